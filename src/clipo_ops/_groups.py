@@ -1,0 +1,201 @@
+"""Which rollouts answer the same prompt, and statistics over them.
+
+Group work never builds a rollouts x rollouts matrix: a `GroupLayout` lays rollouts out as `[groups, slots]`,
+where a group's rollouts stand next to each other, and everything pairwise happens inside a row.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from clipo_ops._typing import require, shaped
+
+
+class GroupLayout(NamedTuple):
+    """Rollouts laid out by group: build it once per batch and pass it wherever `groups` is asked for.
+
+    Every function that takes `groups` also takes the ids themselves, `Int[Tensor, " rollouts"]`, of any value, in
+    any order, in groups of any sizes. A layout saves sorting them again and, made by `from_size`, never makes the
+    host wait for the device.
+
+    Memory is `groups * slots`, where `slots` is the size of the largest group.
+
+    Attributes:
+        members: The rollout in each slot. Slots beyond a group's size repeat its first rollout.
+        valid: True where the slot holds a rollout of its own.
+        position: The slot of each rollout, counted row by row.
+        ordered: Rollout i stands in slot i and no slot is empty, so that laying out is a view.
+
+    Example:
+        >>> layout = GroupLayout.from_ids(torch.tensor([7, 3, 7, 7]))
+        >>> layout.gather(torch.tensor([0.0, 1.0, 2.0, 3.0]))
+        tensor([[1., 1., 1.],
+                [0., 2., 3.]])
+        >>> layout.valid
+        tensor([[ True, False, False],
+                [ True,  True,  True]])
+    """
+
+    members: Int[Tensor, "groups slots"]
+    valid: Bool[Tensor, "groups slots"]
+    position: Int[Tensor, " rollouts"]
+    ordered: bool
+
+    @staticmethod
+    @shaped
+    def from_ids(group_ids: Int[Tensor, " rollouts"]) -> "GroupLayout":
+        """Lays out rollouts by their group's id, in ascending order of id.
+
+        The number of groups and the size of the largest one are read back from the device: one host sync, which
+        also means that this constructor belongs outside a compiled region.
+
+        Args:
+            group_ids: Any integers; rollouts with the same one form a group.
+
+        Raises:
+            ValueError: There is no rollout.
+        """
+        require(group_ids.shape[0] > 0, "group_ids", "at least one rollout", group_ids.shape[0])
+        order, starts_here = _sorted_groups(group_ids)
+        rollouts = torch.arange(len(order), device=order.device)
+        starts = rollouts[starts_here]
+        sizes = torch.diff(starts, append=starts.new_tensor([len(order)]))
+        slots = int(sizes.max())
+        slot = torch.arange(slots, device=order.device)
+        valid = slot < sizes[:, None]
+        members = order[torch.where(valid, starts[:, None] + slot, starts[:, None])]
+        group = torch.cumsum(starts_here, 0) - 1
+        position = torch.empty_like(order)
+        position[order] = group * slots + rollouts - starts[group]
+        ordered = members.numel() == len(order) and bool((order == rollouts).all())
+        return GroupLayout(members, valid, position, ordered)
+
+    @staticmethod
+    def from_size(rollouts: int, size: int, *, device: torch.device | str) -> "GroupLayout":
+        """Lays out consecutive groups of one size: rollouts 0..size-1 are the first group, and so on.
+
+        Nothing is read from the device.
+
+        Args:
+            rollouts: Number of rollouts; a multiple of `size`.
+            size: Rollouts in a group.
+            device: Where the rollouts' tensors are.
+
+        Raises:
+            ValueError: `size` is below 1 or does not divide `rollouts`, or there is no rollout.
+        """
+        require(size >= 1, "size", "at least 1", size)
+        require(rollouts >= 1, "rollouts", "at least 1", rollouts)
+        require(rollouts % size == 0, "rollouts", f"a multiple of the group size {size}", rollouts)
+        position = torch.arange(rollouts, device=device)
+        valid = torch.ones(rollouts // size, size, dtype=torch.bool, device=device)
+        return GroupLayout(position.view(-1, size), valid, position, True)
+
+    def gather(self, values: Shaped[Tensor, "rollouts ..."]) -> Shaped[Tensor, "groups slots ..."]:
+        """One row per rollout -> one row per slot. A slot that is not `valid` holds a copy of its group's first
+        rollout, through which no gradient flows.
+        """
+        if self.ordered:
+            return values.reshape(self.members.shape + values.shape[1:])
+        laid_out: Tensor = _Gather.apply(values, self.members.flatten(), self.position)  # type: ignore[no-untyped-call]
+        return laid_out.view(self.members.shape + values.shape[1:])
+
+    def scatter(self, values: Shaped[Tensor, "groups slots ..."]) -> Shaped[Tensor, "rollouts ..."]:
+        """One row per slot -> one row per rollout: the inverse of `gather`."""
+        flat = values.flatten(0, 1)
+        return flat if self.ordered else flat.index_select(0, self.position)
+
+
+Groups: TypeAlias = Int[Tensor, " rollouts"] | GroupLayout
+
+
+def as_layout(groups: Groups, rollouts: int) -> GroupLayout:
+    """The layout of `groups`, checked to be for as many rollouts as there are."""
+    layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
+    require(
+        layout.position.shape[0] == rollouts,
+        "groups",
+        f"{rollouts} rollouts",
+        layout.position.shape[0],
+    )
+    return layout
+
+
+class _Segments(NamedTuple):
+    """Groups as a number below `rollouts` for each rollout: static shapes and no host sync, whatever the ids."""
+
+    number: Tensor
+    first: Tensor
+
+
+def center(
+    values: Shaped[Tensor, " rollouts"], groups: Groups
+) -> tuple[Shaped[Tensor, " rollouts"], Shaped[Tensor, " rollouts"], Shaped[Tensor, " rollouts"]]:
+    """Each value less its group's mean, the group's sum of squares of that, and the group's size.
+
+    Differences to the group's first member are averaged rather than the values themselves, so that a constant
+    group comes out as exactly 0, and nothing is lost where values are large next to their spread.
+    """
+    if isinstance(groups, GroupLayout):
+        layout = as_layout(groups, len(values))
+        return _center_rows(values, layout)
+    number, first = _segments(groups)
+    shifted = values - values.index_select(0, first)
+    size = _segment_sum(torch.ones_like(values), number)
+    centered = shifted - _segment_sum(shifted, number) / size
+    return centered, _segment_sum(centered.square(), number), size
+
+
+def _center_rows(values: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor, Tensor]:
+    rows = layout.gather(values)
+    shifted = rows - rows.narrow(1, 0, 1)  # a padded slot repeats the first member: exactly 0, it adds nothing
+    if layout.ordered:
+        size = torch.full_like(rows.narrow(1, 0, 1), rows.shape[1])
+        centered = shifted - shifted.mean(1, keepdim=True)
+        squares = centered.square().sum(1, keepdim=True)
+    else:
+        size = layout.valid.sum(1, keepdim=True).to(values.dtype)
+        centered = shifted - shifted.sum(1, keepdim=True) / size
+        squares = torch.where(layout.valid, centered.square(), 0).sum(1, keepdim=True)
+    spread = [layout.scatter(column.expand_as(rows)) for column in (squares, size)]
+    return layout.scatter(centered), spread[0], spread[1]
+
+
+def _segments(group_ids: Tensor) -> _Segments:
+    order, starts_here = _sorted_groups(group_ids)
+    place = torch.arange(len(order), device=order.device)
+    start = torch.where(starts_here, place, 0).cummax(0).values
+    number = torch.empty_like(order).scatter(0, order, start)
+    return _Segments(number, order.index_select(0, number))
+
+
+def _segment_sum(values: Tensor, number: Tensor) -> Tensor:
+    return torch.zeros_like(values).index_add(0, number, values).index_select(0, number)
+
+
+def _sorted_groups(group_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The rollouts in order of their ids, and which of them begin a group."""
+    ids, order = torch.sort(group_ids, stable=True)
+    first = torch.ones_like(ids.narrow(0, 0, 1), dtype=torch.bool)
+    return order, torch.cat([first, ids.diff() != 0])
+
+
+class _Gather(torch.autograd.Function):
+    """`values[index]`, whose backward is a gather too: every rollout has one slot of its own, so nothing needs
+    adding up (the backward of advanced indexing costs several times as much).
+    """
+
+    @staticmethod
+    def forward(values: Tensor, index: Tensor, position: Tensor) -> Tensor:
+        return values.index_select(0, index)
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (position,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return grads[0].index_select(0, position), None, None

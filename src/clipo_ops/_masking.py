@@ -1,0 +1,120 @@
+"""Masked means over tokens, and the reductions of a token loss to one number."""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clipo_ops._typing import at_least_float32, require, shaped
+
+if TYPE_CHECKING:
+    AggregationMode = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
+else:
+    AggregationMode = str  # so that a wrong name gets the ValueError below
+
+_MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
+
+
+@shaped
+def aggregate(
+    values: Float[Tensor, "rollouts tokens"],
+    mask: Bool[Tensor, "rollouts tokens"],
+    *,
+    mode: AggregationMode = "token-mean",
+    denominator: float | Float[Tensor, ""] | None = None,
+) -> Float[Tensor, ""]:
+    r"""Reduces values per token to one number, the same one however the batch is split.
+
+    With $m_{it}$ the mask, $v_{it}$ the values and $D$ the denominator:
+
+    | mode | result | $D$ when not given |
+    |---|---|---|
+    | `token-mean` | $\frac{1}{D}\sum_{i,t} m_{it} v_{it}$ | valid tokens |
+    | `seq-mean-token-mean` | $\frac{1}{D}\sum_i \sum_t m_{it} v_{it} / \sum_t m_{it}$ | rollouts with a valid token |
+    | `seq-mean-token-sum` | $\frac{1}{D}\sum_{i,t} m_{it} v_{it}$ | rollouts with a valid token |
+    | `seq-mean-token-sum-norm` | $\frac{1}{D}\sum_{i,t} m_{it} v_{it}$ | none: always given |
+
+    The denominators of this batch are right for this batch alone. A batch that is split into micro-batches or over
+    ranks takes the denominator of the WHOLE batch (see `aggregate_denominator`) in every part; the parts' results,
+    and their gradients, then add up to that of the whole.
+
+    Args:
+        values: Values per token, such as a surrogate's loss. What stands under a False mask may be anything, NaN
+            included, and gets no gradient.
+        mask: True where a token counts.
+        mode: The reduction.
+        denominator: $D$ above, positive.
+
+    Returns:
+        A scalar of the values' dtype, summed in at least float32; 0 when no token is valid.
+
+    Raises:
+        ValueError: Unknown mode; `seq-mean-token-sum-norm` without a denominator; a denominator that is not positive.
+
+    Source:
+        GRPO (arXiv 2402.03300, eq. 3) is `seq-mean-token-mean`; DAPO (arXiv 2503.14476, eq. 8) is `token-mean`;
+        Dr. GRPO (arXiv 2503.20783, section 3.1) is `seq-mean-token-sum-norm` with $D$ = rollouts x maximum length.
+
+    Example:
+        >>> values = torch.tensor([[1.0, 2.0], [6.0, float("nan")]])
+        >>> mask = torch.tensor([[True, True], [True, False]])
+        >>> aggregate(values, mask, mode="token-mean")
+        tensor(3.)
+        >>> aggregate(values, mask, mode="seq-mean-token-mean")
+        tensor(3.7500)
+    """
+    require(mode in _MODES, "mode", f"one of {', '.join(_MODES)}", mode)
+    if denominator is None:
+        denominator = aggregate_denominator(mask, mode=mode)
+    elif not isinstance(denominator, Tensor):
+        require(denominator > 0, "denominator", "a positive number", denominator)
+    per_rollout = torch.where(mask, at_least_float32(values), 0).sum(1)
+    if mode == "seq-mean-token-mean":
+        per_rollout = per_rollout / mask.sum(1).clamp(min=1)
+    return (per_rollout.sum() / denominator).to(values.dtype)
+
+
+@shaped
+def aggregate_denominator(
+    mask: Bool[Tensor, "rollouts tokens"],
+    *,
+    mode: AggregationMode = "token-mean",
+    max_length: int | None = None,
+) -> Float[Tensor, ""]:
+    r"""The denominator that `aggregate` divides by, to be counted over a whole batch before it is split.
+
+    Valid tokens for `token-mean`, rollouts with a valid token for the sequence means, and that number times
+    `max_length` for `seq-mean-token-sum-norm`. Over several ranks, sum it over them.
+
+    Args:
+        mask: True where a token counts.
+        mode: A mode of `aggregate`.
+        max_length: Tokens a response may have at most; only for `seq-mean-token-sum-norm`.
+
+    Returns:
+        A float32 scalar, at least 1.
+
+    Raises:
+        ValueError: Unknown mode; `seq-mean-token-sum-norm` without a positive `max_length`.
+
+    Source:
+        See `aggregate`.
+
+    Example:
+        >>> mask = torch.tensor([[True, True, True], [True, False, False]])
+        >>> aggregate_denominator(mask, mode="token-mean")
+        tensor(4.)
+        >>> aggregate_denominator(mask, mode="seq-mean-token-sum-norm", max_length=8)
+        tensor(16.)
+    """
+    require(mode in _MODES, "mode", f"one of {', '.join(_MODES)}", mode)
+    if mode == "token-mean":
+        return mask.sum().clamp(min=1).float()
+    rollouts = mask.any(1).sum().clamp(min=1).float()
+    if mode != "seq-mean-token-sum-norm":
+        return rollouts
+    if max_length is None or max_length < 1:
+        wanted = "the maximum response length (or give aggregate a denominator) for mode 'seq-mean-token-sum-norm'"
+        raise ValueError(f"max_length: wanted {wanted}, got {max_length!r}")
+    return rollouts * max_length

@@ -1,0 +1,46 @@
+"""Shape checking that `torch.compile` survives, and the one-line errors for values."""
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def shaped(function: Callable[P, R]) -> Callable[P, R]:
+    """Checks the shapes and dtypes of a function's annotations on every eager call.
+
+    While `torch.compile` traces, the plain function runs instead: the checks would break the graph, and the
+    shapes are the same as those of the eager call. `JAXTYPING_DISABLE=1` switches the checks off altogether.
+    """
+    checked = jaxtyped(typechecker=_typechecker)(function)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        return checked(*args, **kwargs)
+
+    # Dynamo keeps its cache on code objects. A code object shared by all decorated functions would run into the
+    # recompile limit after eight of them, so every function gets a copy of its own.
+    own_code = wrapper.__code__.replace(co_name=function.__name__)
+    own = types.FunctionType(own_code, wrapper.__globals__, closure=wrapper.__closure__)
+    return functools.wraps(function)(own)
+
+
+def require(condition: bool, argument: str, wanted: str, got: object) -> None:
+    """Raises a ValueError that names the argument, what it wanted and what it got."""
+    if not condition:
+        raise ValueError(f"{argument}: wanted {wanted}, got {got!r}")
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Half precision becomes float32; float32 and float64 stay as they are (no copy)."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

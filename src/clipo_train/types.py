@@ -1,0 +1,44 @@
+"""The two values that travel through the trainer: a task to solve, and what a verifier says of an attempt."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Message: TypeAlias = Mapping[str, str]
+"""One chat message: `{"role": ..., "content": ...}`."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One task.
+
+    Attributes:
+        prompt: Plain text, or chat messages for the model's chat template.
+        answer: The ground truth, in whatever form the verifier of its data set expects.
+        source: Where it comes from, such as `"gsm8k"`; names the data set in evaluations.
+        metadata: Whatever else the verifier needs.
+    """
+
+    prompt: str | tuple[Message, ...]
+    answer: str
+    source: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one completion.
+
+    Attributes:
+        success: The completion counts as correct: it is a positive of the contrastive loss.
+        reward: The outcome reward; need not be binary.
+        process: Whether every step of the reasoning is right, or None where a task cannot tell.
+    """
+
+    success: bool
+    reward: float
+    process: bool | None = None
+
+
+Verifier: TypeAlias = Callable[[Example, str], Verdict]
+"""Judges one completion of one example."""
