@@ -1,0 +1,293 @@
+"""The trainer's configuration: one tree of frozen dataclasses, from which YAML and the command line are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import yaml
+from annotated_types import Ge, Gt, Interval, Le
+from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.dataclasses import dataclass
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsError
+
+from clipo_train.errors import ConfigError
+
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+Count: TypeAlias = Annotated[int, Ge(1)]
+Natural: TypeAlias = Annotated[int, Ge(0)]
+Positive: TypeAlias = Annotated[float, Gt(0)]
+NonNegative: TypeAlias = Annotated[float, Ge(0)]
+Fraction: TypeAlias = Annotated[float, Interval(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """The policy."""
+
+    path: str = "arithmetic"
+    """Folder or hub name of a Hugging Face model; `package:NAME` for one inside a Python package; `arithmetic` for the
+    test bed's, built and warm-started on the spot."""
+    gguf_file: str | None = None
+    """Name of a GGUF file inside that folder, to be read instead of safetensors."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights. Small learning rates need float32; `mixed_precision` speeds it up."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in backward: less memory, about a third more time."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """What is trained on, and who says what is right."""
+
+    train: str = "arithmetic:train"
+    """`arithmetic:SPLIT`, `reasoning_gym:TASK`, or a .parquet (verl's schema) or .jsonl file."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of a reasoning-gym task, such as `size` or `min_terms`."""
+    prompt_prefix: str = ""
+    """Put before every prompt that does not begin with it."""
+    prompt_suffix: str = ""
+    """Put on a line of its own after every prompt that does not have it yet."""
+    limit: Count | None = None
+    """Use only that many examples of the training set."""
+    verifier: str = "arithmetic"
+    """`arithmetic`, `exact_match`, `math`, `reasoning_gym`, or a function of yours as `module:function`."""
+    verifier_timeout: Positive = 10.0
+    """Seconds one completion may take."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RolloutConfig:
+    """How completions are sampled."""
+
+    batch_size: Count = 128
+    """Rollouts per step; a multiple of `group_size`."""
+    group_size: Annotated[int, Ge(2)] = 8
+    """Rollouts per prompt."""
+    max_prompt_tokens: Count = 512
+    """Longer prompts are left out of the training set."""
+    max_new_tokens: Count = 24
+    """Tokens a response may have at most."""
+    temperature: Positive = 1.0
+    """Sampling temperature; log-probabilities are taken at the same one."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LossConfig:
+    """Advantages and the policy's loss."""
+
+    advantage_scale: Literal["group", "batch", "none"] = "group"
+    """What centred rewards are divided by; see `clipo_ops.grpo_advantages`."""
+    advantage_eps: NonNegative = 1e-6
+    """Added to that deviation."""
+    epsilon_low: Fraction = 0.2
+    """The ratio may fall to 1 - epsilon_low."""
+    epsilon_high: NonNegative = 0.2
+    """The ratio may rise to 1 + epsilon_high."""
+    dual_clip: Annotated[float, Gt(1)] | None = None
+    """Bound on the loss where the advantage is negative."""
+    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
+        "token-mean"
+    )
+    """How token losses become one number; see `clipo_ops.aggregate`."""
+    kl_weight: NonNegative = 0.0
+    """Weight of the KL to the initial policy; above 0 a frozen copy of it is kept."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """See `clipo_ops.kl_estimate`."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ClipoConfig:
+    """The contrastive reward and the head that makes it."""
+
+    enabled: bool = True
+    """False trains by the outcome reward alone: plain GRPO."""
+    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor"] = "infonce"
+    """Contrastive objective; `infonce` is the paper's."""
+    temperature: Positive = 0.05
+    """Of the similarities."""
+    weight: NonNegative = 0.2
+    """Lambda: the reward is max(-weight * loss, floor)."""
+    floor: Annotated[float, Le(0)] = -0.5
+    """Lowest contrastive reward."""
+    dim: Count = 512
+    """Size of an embedding."""
+    learning_rate: Positive = 1e-3
+    """Of the head's AdamW; one step per step of the trainer."""
+    weight_decay: NonNegative = 0.01
+    """Of the head's AdamW."""
+    warmup_steps: Natural = 0
+    """First steps in which only the head learns, on rollouts of the policy as it is."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerConfig:
+    """The policy's optimizer: AdamW, one pass over each batch of rollouts."""
+
+    learning_rate: Positive = 1e-6
+    """Peak learning rate."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW's."""
+    weight_decay: NonNegative = 0.01
+    """AdamW's."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are scaled down to this norm."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes after its warm-up."""
+    warmup_updates: Natural = 0
+    """Updates over which it rises from 0."""
+    minibatch_size: Count = 64
+    """Rollouts per update; divides `rollout.batch_size`."""
+    micro_batch_size: Count = 64
+    """Rollouts per forward and backward pass; divides `minibatch_size`. Changes memory and speed, not the result."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """What is measured, and when."""
+
+    sets: dict[str, str] = field(default_factory=dict)
+    """Name -> source, as in `data.train`."""
+    every: Natural = 0
+    """Steps between evaluations; 0 evaluates before and after training only."""
+    limit: Count | None = 256
+    """Examples of each set."""
+    temperature: NonNegative = 0.0
+    """0 is greedy."""
+    max_new_tokens: Count | None = None
+    """Tokens a response may have at most; `rollout.max_new_tokens` when not given."""
+    batch_size: Count = 256
+    """Prompts generated for at once."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LoggingConfig:
+    """What is written besides metrics.jsonl."""
+
+    trackers: tuple[
+        Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "trackio"], ...
+    ] = ()
+    """Accelerate's trackers."""
+    project: str = "clipo"
+    """Their project's name."""
+    completions: Natural = 8
+    """Sample completions kept per step."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CheckpointConfig:
+    """What survives a crash."""
+
+    every: Natural = 0
+    """Steps between checkpoints; 0 keeps only the one at the end."""
+    keep: Count = 2
+    """Latest checkpoints kept."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainConfig:
+    """A run. Every field is one of YAML and, dotted, one of the command line: `--clipo.weight 0.1`."""
+
+    run_dir: Path = Path("runs/run")
+    """Folder to write to. It must not exist yet, unless the run is resumed."""
+    resume: CliImplicitFlag[bool] = False
+    """Go on from the latest checkpoint in `run_dir`."""
+    steps: Count = 40
+    """Batches of rollouts."""
+    seed: Natural = 0
+    """Of everything random."""
+    mixed_precision: Literal["no", "bf16"] = "no"
+    """Accelerate's."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    clipo: ClipoConfig = field(default_factory=ClipoConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        rollout, optimizer = self.rollout, self.optimizer
+        _divides("rollout.group_size", rollout.group_size, "rollout.batch_size", rollout.batch_size)
+        _divides("optimizer.minibatch_size", optimizer.minibatch_size, "rollout.batch_size", rollout.batch_size)
+        _divides(
+            "optimizer.micro_batch_size",
+            optimizer.micro_batch_size,
+            "optimizer.minibatch_size",
+            optimizer.minibatch_size,
+        )
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Reads a YAML file and overrides fields of it, as in `["--clipo.weight", "0.1"]`.
+
+    Raises:
+        ConfigError: A missing or unreadable file, an unknown field, a value of a wrong type or out of range.
+    """
+    values = _read_yaml(path)
+    for name, value in _cli_values(overrides).items():
+        if isinstance(value, Mapping) and isinstance(values.get(name), Mapping):
+            values[name] = {**values[name], **value}
+        else:
+            values[name] = value
+    try:
+        return TypeAdapter(TrainConfig).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def dump_config(config: TrainConfig) -> str:
+    """The whole configuration as YAML, which `load_config` reads back to an equal one."""
+    values = TypeAdapter(TrainConfig).dump_python(config, mode="json")
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"config: wanted a YAML file, got {str(path)!r}, which is not a file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config: wanted YAML, got {str(path)!r}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config: wanted a mapping of fields in {str(path)!r}, got {type(values).__name__}")
+    return values
+
+
+def _cli_values(arguments: Sequence[str]) -> dict[str, Any]:
+    """Only the values given on the command line, nested like the configuration, not yet validated."""
+    fields: dict[str, Any] = {
+        name: (info.annotation, info)
+        for name, info in TrainConfig.__pydantic_fields__.items()  # type: ignore[attr-defined]
+    }
+    settings: type[BaseSettings] = create_model("TrainConfig", __base__=BaseSettings, **fields)
+    try:
+        return CliSettingsSource[Any](
+            settings,
+            cli_prog_name="clipo train CONFIG.yaml",
+            cli_parse_args=list(arguments),
+            cli_avoid_json=True,
+            cli_exit_on_error=False,
+        )()
+    except SettingsError as error:
+        raise ConfigError(" ".join(str(error).removeprefix("error parsing CLI: ").split())) from None
+
+
+def _divides(name: str, divisor: int, of: str, number: int) -> None:
+    if number % divisor:
+        raise ValueError(f"{name}: wanted a divisor of {of} = {number}, got {divisor}")
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first of pydantic's errors as `field: wanted ..., got ...`."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "unexpected_keyword_argument":
+        return f"{where}: wanted a field of the configuration, got this unknown one"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return message
+    return f"{where}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,136 @@
+"""The contrastive head: hidden states in, contrastive rewards out, one optimizer step a call."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+import clipo_ops
+from clipo_ops import (
+    GroupLayout,
+    Objective,
+    contrastive_anchors,
+    contrastive_loss,
+    contrastive_reward,
+    group_similarity,
+)
+from clipo_train.config import ClipoConfig
+from clipo_train.errors import ConfigError
+
+
+class ClipoHead:
+    r"""A linear map of pooled hidden states, trained by the contrastive loss whose negative is the reward.
+
+    $$z_i = W h_i, \quad r_i = \max(-\lambda L_i(z),\, r_{\min}), \quad W \leftarrow \text{AdamW}(W, \nabla_W \bar L)$$
+
+    It owns the map, its optimizer, its random draws and its warm-up, and so is all that a trainer needs:
+
+        head = ClipoHead(model.config.hidden_size, config, device=device)
+        rewards = outcome + head.step(pooled, success, groups)
+
+    Where groups are spread over processes, pass the gathered batch on all of them: equal seeds and equal inputs keep
+    the replicas equal.
+
+    Attributes:
+        metrics: Of the last step: loss, anchor_fraction, clamp_fraction (of anchors at the floor), similarity_positive
+            and similarity_negative (NaN where there is no such pair).
+        steps: Steps taken.
+
+    Args:
+        hidden_size: Size of the pooled hidden states.
+        config: Its hyperparameters.
+        seed: Of the initial weights and the sampled positives; the global generator is left alone.
+        device: Where the hidden states will be.
+    """
+
+    def __init__(self, hidden_size: int, config: ClipoConfig, *, seed: int = 0, device: torch.device | str) -> None:
+        self.config = config
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.projection = nn.Linear(hidden_size, config.dim, bias=False, device="meta").to_empty(device=device)
+        bound = hidden_size**-0.5  # torch's own initialisation of a linear layer
+        nn.init.uniform_(self.projection.weight, -bound, bound, generator=self.generator)
+        self.optimizer = torch.optim.AdamW(
+            self.projection.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        objective = getattr(clipo_ops, config.objective)
+        self.objective: Objective = (
+            partial(objective, generator=self.generator) if config.objective == "infonce" else objective
+        )
+        self.steps = 0
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def warming_up(self) -> bool:
+        """True while the head has not seen enough batches for its rewards to be used."""
+        return self.steps < self.config.warmup_steps
+
+    def step(
+        self,
+        pooled: Float[Tensor, "rollouts hidden"],
+        success: Bool[Tensor, " rollouts"],
+        groups: Int[Tensor, " rollouts"] | GroupLayout,
+    ) -> Float[Tensor, " rollouts"]:
+        """Rewards of these rollouts under the head as it is, then one optimizer step on their loss.
+
+        Args:
+            pooled: Hidden states, one vector per rollout; detached here.
+            success: True for correct rollouts.
+            groups: Group ids or a layout.
+
+        Returns:
+            Contrastive rewards in [floor, 0], detached; 0 for all that are no anchor.
+        """
+        layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
+        embeddings = self.projection(pooled.detach().float())
+        loss = contrastive_loss(
+            embeddings, success, layout, objective=self.objective, temperature=self.config.temperature, reduction="none"
+        )
+        rewards = contrastive_reward(loss, weight=self.config.weight, floor=self.config.floor)
+        anchors = contrastive_anchors(success, layout)
+        count = int(anchors.sum())
+        mean = loss.sum() / max(count, 1)
+        if count:  # without an anchor there is nothing to learn, and weight decay alone would shrink the head
+            self.optimizer.zero_grad()
+            torch.autograd.backward(mean)
+            self.optimizer.step()
+        self.steps += 1
+        self._measure(embeddings, success, layout, anchors, rewards, float(mean.detach()))
+        return rewards
+
+    def _measure(
+        self, embeddings: Tensor, success: Tensor, layout: GroupLayout, anchors: Tensor, rewards: Tensor, loss: float
+    ) -> None:
+        similarity = group_similarity(embeddings, success, layout)
+        clamped = (rewards <= self.config.floor) & anchors
+        self.metrics = {
+            "loss": loss,
+            "anchor_fraction": float(anchors.float().mean()),
+            "clamp_fraction": float(clamped.sum() / anchors.sum().clamp(min=1)),
+            "similarity_positive": float(similarity.positive),
+            "similarity_negative": float(similarity.negative),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs; loads with `torch.load(..., weights_only=True)`."""
+        return {
+            "projection": self.projection.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict`.
+
+        Raises:
+            ConfigError: It is that of a head of another shape.
+        """
+        saved, own = state["projection"]["weight"].shape, self.projection.weight.shape
+        if saved != own:
+            raise ConfigError(f"clipo.dim: wanted a head of shape {tuple(own)}, got {tuple(saved)} in the checkpoint")
+        self.projection.load_state_dict(state["projection"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        self.steps = state["steps"]

@@ -1,0 +1,93 @@
+"""Where numbers go: stop-watches around a step's parts, JSON lines, Accelerate's trackers, and the terminal."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Stopwatch:
+    """Seconds spent in each named part of a step.
+
+    On an accelerator it waits for the device at the end of a part, so that the time is charged to its cause.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Adds the block's time to `part`."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[part] += time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """The parts as `time/<part>`, and starts anew."""
+        metrics = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
+        self.seconds.clear()
+        return metrics
+
+
+class MetricsLog:
+    """Appends metrics to `run_dir/metrics.jsonl` and hands them to the trackers; samples to `completions.jsonl`.
+
+    Lines are flushed at once, so that a killed run keeps them. A value that is not finite is left out of the line.
+    """
+
+    def __init__(self, run_dir: Path, accelerator: Accelerator) -> None:
+        self.metrics_path = run_dir / "metrics.jsonl"
+        self.completions_path = run_dir / "completions.jsonl"
+        self.accelerator = accelerator
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One line for a step."""
+        finite = {name: float(value) for name, value in metrics.items() if abs(value) < float("inf")}
+        self._append(self.metrics_path, [{"step": step, **finite}])
+        self.accelerator.log(finite, step=step)
+
+    def completions(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One line for each sample completion."""
+        self._append(self.completions_path, rows)
+
+    def rewind(self, step: int) -> None:
+        """Drops what a killed run logged after its last checkpoint: it is about to happen again."""
+        for path in (self.metrics_path, self.completions_path):
+            if path.exists():
+                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+                unfinished = path.with_suffix(".unfinished")
+                unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                unfinished.replace(path)
+
+    def _append(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _step_of(line: str) -> float:
+    """The step of a JSON line; infinity for a line cut short by a kill."""
+    try:
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
+
+
+def progress_bar() -> Progress:
+    """A bar with the steps done, the time, and a `note` of the few numbers that matter."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )

@@ -1,0 +1,81 @@
+"""The algorithm as the trainer composes it: rewards to advantages, log-probabilities to a loss."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from clipo_ops import aggregate, clipped_surrogate, grpo_advantages, kl_estimate, log_ratio
+from clipo_train.config import LossConfig
+from clipo_train.head import ClipoHead
+from clipo_train.rollout import Rollouts
+
+
+class Credit(NamedTuple):
+    """What every rollout gets; one number per rollout each."""
+
+    outcome: Float[Tensor, " rollouts"]
+    contrastive: Float[Tensor, " rollouts"]
+    advantages: Float[Tensor, " rollouts"]
+
+
+def assign_credit(
+    rollouts: Rollouts, pooled: Float[Tensor, "rollouts hidden"], head: ClipoHead | None, config: LossConfig
+) -> Credit:
+    """Outcome plus contrastive rewards, as advantages over their group. Takes one step of the head."""
+    outcome, groups = rollouts.outcome, rollouts.groups
+    contrastive = torch.zeros_like(outcome) if head is None else head.step(pooled, rollouts.success, groups)
+    advantages = grpo_advantages(outcome + contrastive, groups, scale=config.advantage_scale, eps=config.advantage_eps)
+    return Credit(outcome, contrastive, advantages)
+
+
+class PolicyLoss(NamedTuple):
+    """Scalars that add up over the micro-batches of a mini-batch; only the first has a gradient."""
+
+    loss: Float[Tensor, ""]
+    clip_fraction: Float[Tensor, ""]
+    approx_kl: Float[Tensor, ""]
+
+
+def policy_loss(
+    logprobs: Float[Tensor, "rollouts tokens"],
+    old_logprobs: Float[Tensor, "rollouts tokens"],
+    ref_logprobs: Float[Tensor, "rollouts tokens"] | None,
+    advantages: Float[Tensor, " rollouts"],
+    mask: Bool[Tensor, "rollouts tokens"],
+    config: LossConfig,
+    *,
+    denominator: Float[Tensor, ""],
+    tokens: Float[Tensor, ""],
+) -> PolicyLoss:
+    """The clipped surrogate, plus a weighted KL to the reference policy if there is one.
+
+    Args:
+        logprobs: Under the policy being updated.
+        old_logprobs: Under the policy that sampled.
+        ref_logprobs: Under the reference policy, or None.
+        advantages: One per rollout.
+        mask: True at response tokens.
+        config: The algorithm.
+        denominator: Of the loss, counted over the mini-batch; see `clipo_ops.aggregate_denominator`.
+        tokens: Response tokens in the mini-batch.
+    """
+    ratio = log_ratio(logprobs, old_logprobs, mask)
+    surrogate = clipped_surrogate(
+        ratio,
+        advantages,
+        epsilon_low=config.epsilon_low,
+        epsilon_high=config.epsilon_high,
+        dual_clip=config.dual_clip,
+    )
+    per_token = surrogate.loss
+    if ref_logprobs is not None:
+        per_token = per_token + config.kl_weight * kl_estimate(logprobs, ref_logprobs, estimator=config.kl_estimator)
+    # The policy that sampled is the one the estimate's samples come from.
+    moved = kl_estimate(torch.zeros_like(ratio), ratio.detach())
+    return PolicyLoss(
+        aggregate(per_token, mask, mode=config.aggregation, denominator=denominator),
+        aggregate(surrogate.clipped.float(), mask, denominator=tokens),
+        aggregate(moved, mask, denominator=tokens),
+    )

@@ -1,0 +1,152 @@
+"""The policy: loading it, encoding prompts for it, and the one forward that scores rollouts."""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from clipo_train.config import ModelConfig
+from clipo_train.errors import ConfigError
+from clipo_train.rollout import Generation
+from clipo_train.types import Example
+
+
+def load_policy(
+    config: ModelConfig, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads model and tokenizer. Never runs code that comes with a model.
+
+    Args:
+        config: Which model.
+        seed: Of the test bed's warm start, if that is the model.
+        progress: Called with (steps done, steps in all) during that warm start.
+
+    Raises:
+        ConfigError: There is no such model, or its tokenizer has no end-of-sequence token.
+    """
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    if config.path == "arithmetic":
+        from clipo_train.testbed.warm_start import warm_start
+
+        model, tokenizer = warm_start(seed, progress=progress)
+    else:
+        model, tokenizer = _load_pretrained(_resolve(config.path), config)
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.path: wanted a tokenizer with an end-of-sequence token, got none in {config.path!r}")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model, tokenizer
+
+
+class EncodedExample(NamedTuple):
+    """A task and the token ids of its prompt."""
+
+    example: Example
+    prompt_ids: list[int]
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, max_tokens: int | None = None
+) -> list[EncodedExample]:
+    """Encodes prompts: text as it is, messages through the chat template.
+
+    Args:
+        tokenizer: The policy's.
+        examples: Tasks.
+        max_tokens: Longer prompts are left out.
+
+    Raises:
+        ConfigError: Messages for a tokenizer without a chat template; no prompt is short enough.
+    """
+    encoded = [EncodedExample(example, _encode(tokenizer, example)) for example in examples]
+    kept = [item for item in encoded if max_tokens is None or len(item.prompt_ids) <= max_tokens]
+    if not kept:
+        shortest = min(len(item.prompt_ids) for item in encoded)
+        raise ConfigError(
+            f"rollout.max_prompt_tokens: wanted at least {shortest}, the shortest prompt, got {max_tokens}"
+        )
+    return kept
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
+    if isinstance(example.prompt, str):
+        return list(tokenizer(example.prompt)["input_ids"])
+    if tokenizer.chat_template is None:
+        raise ConfigError(
+            f"model.path: wanted a tokenizer with a chat template for the messages of {example.source!r}, got none"
+        )
+    messages = [dict(message) for message in example.prompt]
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def forward(
+    model: nn.Module, generation: Generation, rows: Tensor
+) -> tuple[Float[Tensor, "rows tokens vocab"], Float[Tensor, "rows tokens hidden"]]:
+    """One forward over prompt and response.
+
+    Returns:
+        The logits that predict the response's tokens, and the last layer's hidden states AT those tokens, after the
+        final norm.
+    """
+    attention_mask = generation.attention_mask[rows].long()
+    width = generation.response_mask.shape[1]
+    with _last_hidden(model) as captured:
+        output = model(
+            input_ids=generation.tokens[rows],
+            attention_mask=attention_mask,
+            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),  # as `generate` counts under left padding
+            use_cache=False,
+            logits_to_keep=width + 1,
+        )
+    return output.logits[:, :-1], captured[0][:, -width:]
+
+
+@contextmanager
+def _last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the backbone's last hidden states of each forward in the block."""
+    policy: Any = getattr(model, "module", model)  # inside a wrapper of Accelerate's, if there is one
+    backbone: nn.Module = policy.base_model
+    captured: list[Tensor] = []
+    handle = backbone.register_forward_hook(lambda _module, _inputs, output: captured.append(output[0]))
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+def _resolve(path: str) -> str:
+    """The folder of `package:NAME`; any other path as it is."""
+    kind, _, name = path.partition(":")
+    if kind != "package":
+        return path
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"model.path: wanted an installed Python package, got {name!r}; install it first")
+    return str(Path(spec.submodule_search_locations[0]))
+
+
+def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if config.gguf_file is not None:
+        options["gguf_file"] = config.gguf_file
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, config.dtype), use_safetensors=config.gguf_file is None or None, **options
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.path: wanted a model that transformers can load, got {config.path!r}: {reason}"
+        ) from error
+    return model, tokenizer

@@ -1,0 +1,88 @@
+"""Rollouts, and the protocol of the engines that sample them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clipo_ops import GroupLayout
+from clipo_train.types import Example, Verdict
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample.
+
+    Attributes:
+        max_new_tokens: Tokens a response may have at most.
+        temperature: 0 is greedy.
+    """
+
+    max_new_tokens: int
+    temperature: float
+
+
+class Generation(NamedTuple):
+    """Sampled sequences: prompts padded on the left, then responses padded on the right.
+
+    Attributes:
+        tokens: Prompt and response.
+        attention_mask: True at every token that is no padding.
+        response_mask: True at the response's tokens, its end-of-sequence token included; its columns are the last ones
+            of `tokens`.
+        texts: The responses as text, without special tokens.
+        finished: True where the response ended by itself rather than at the length limit.
+    """
+
+    tokens: Int[Tensor, "rollouts sequence"]
+    attention_mask: Bool[Tensor, "rollouts sequence"]
+    response_mask: Bool[Tensor, "rollouts tokens"]
+    texts: list[str]
+    finished: Bool[Tensor, " rollouts"]
+
+
+class RolloutEngine(Protocol):
+    """Samples completions from the current policy."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], *, samples: int, sampling: Sampling) -> Generation:
+        """Samples `samples` responses to each prompt; those to one prompt are consecutive rows."""
+        ...
+
+    def sync(self) -> None:
+        """Takes over the policy's weights after an update."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """One step's rollouts, as they pass between the trainer's stages.
+
+    Attributes:
+        examples: The task of every rollout; those of a group are consecutive.
+        generation: What was sampled.
+        verdicts: What the verifier says of it.
+        group_size: Rollouts per prompt.
+    """
+
+    examples: Sequence[Example]
+    generation: Generation
+    verdicts: Sequence[Verdict]
+    group_size: int
+
+    @property
+    def success(self) -> Bool[Tensor, " rollouts"]:
+        """True for correct rollouts."""
+        return torch.tensor([verdict.success for verdict in self.verdicts], device=self.generation.tokens.device)
+
+    @property
+    def outcome(self) -> Float[Tensor, " rollouts"]:
+        """Outcome rewards."""
+        return torch.tensor([float(verdict.reward) for verdict in self.verdicts], device=self.generation.tokens.device)
+
+    @property
+    def groups(self) -> GroupLayout:
+        """Which rollouts answer the same prompt."""
+        return GroupLayout.from_size(len(self.verdicts), self.group_size, device=self.generation.tokens.device)
