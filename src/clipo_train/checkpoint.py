@@ -28,8 +28,9 @@ def save_checkpoint(run_dir: Path, step: int, accelerator: Accelerator, head: Cl
         The checkpoint's folder, `run_dir/checkpoints/step-XXXXXXXX`.
     """
     folder = run_dir / "checkpoints"
+    for left_by_a_killed_run in folder.glob(".unfinished-*"):
+        shutil.rmtree(left_by_a_killed_run)
     unfinished = folder / f".unfinished-{step:08d}"
-    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     accelerator.save_state(str(unfinished), safe_serialization=True)
     if head is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def _train(arguments: Sequence[str]) -> None:
     config = load_config(Path(arguments[0]), arguments[1:])
     from clipo_train.trainer import Trainer
 
+    _quiet()
     report = Trainer(config).train()
     console = Console()
     console.print(completions_table(config.run_dir))
@@ -66,8 +68,19 @@ def _eval(arguments: Sequence[str]) -> None:
         config = dataclasses.replace(config, model=model)
     from clipo_train.evaluation import evaluate
 
+    _quiet()
     metrics = evaluate(config)
     sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
+
+
+def _quiet() -> None:
+    """Leaves the terminal to our own progress bar, and to real warnings."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("accelerate.utils.other").setLevel(
+        logging.ERROR
+    )  # tied weights are saved once: as they should be
 
 
 def _report(arguments: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ def write_report(run_dir: Path) -> Path:
         ConfigError: The run has logged nothing.
     """
     metrics = load_metrics(run_dir)
-    figures = [(figure, svg) for figure in _figures(metrics) if (svg := _draw(figure, metrics))]
+    figures = [(figure, panels) for figure in _figures(metrics) if (panels := _draw(figure, metrics))]
     config = run_dir / "config.yaml"
     environment = Environment(
         loader=PackageLoader("clipo_train"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -175,7 +175,7 @@ def _figures(metrics: Metrics) -> tuple[Figure, ...]:
             "Entropy per token should fall slowly, not collapse to 0; clip fraction and KL should stay small.",
             (
                 Panel("entropy (nats per token)", {"policy/entropy": "entropy"}),
-                Panel("share, nats", {"policy/clip_fraction": "clip fraction", "policy/approx_kl": "approximate KL"}),
+                Panel("clip fraction, KL (nats)", {"policy/clip_fraction": "clip fraction", "policy/approx_kl": "KL"}),
             ),
         ),
         Figure(
@@ -195,14 +195,14 @@ def _figures(metrics: Metrics) -> tuple[Figure, ...]:
         ),
         Figure(
             "Who gets a signal",
-            "Anchors get a contrastive reward; those clamped at the floor all get the same one; a degenerate group, of "
-            "one constant reward, teaches nothing.",
+            "Share of rollouts that are anchors, and so get a contrastive reward; of anchors clamped at the floor, who "
+            "all get the same one; and of degenerate groups, of one constant reward, which teach nothing.",
             (
                 Panel(
                     "share",
                     {
-                        "contrastive/anchor_fraction": "rollouts that are anchors",
-                        "contrastive/clamp_fraction": "anchors at the floor",
+                        "contrastive/anchor_fraction": "anchors",
+                        "contrastive/clamp_fraction": "at the floor",
                         "groups/degenerate": "degenerate groups",
                     },
                 ),
@@ -228,33 +228,35 @@ def _points(metrics: Metrics, key: str) -> tuple[list[float], list[float]]:
     return [row["step"] for row in rows], [row[key] for row in rows]
 
 
-def _draw(figure: Figure, metrics: Metrics) -> Markup | None:
-    """The figure as inline SVG; None if the run has nothing to show in it."""
-    panels = [panel for panel in figure.panels if any(_points(metrics, key)[0] for key in panel.series)]
-    if not panels:
-        return None
+def _draw(figure: Figure, metrics: Metrics) -> list[Markup]:
+    """The figure's panels as inline SVG, without those that the run has nothing to show in."""
+    return [
+        _svg(f"{figure.title}: {panel.label}. {figure.caption}", panel, metrics)
+        for panel in figure.panels
+        if any(_points(metrics, key)[0] for key in panel.series)
+    ]
+
+
+def _svg(description: str, panel: Panel, metrics: Metrics) -> Markup:
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 
     grey = "#808080"  # readable on white and on black
     style: Any = {
-        "svg.hashsalt": figure.title,
+        "svg.hashsalt": description,
         "svg.fonttype": "none",
-        "font.size": 10,
         **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color"), grey),
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
     with mpl.rc_context(style):
-        canvas = Canvas(figsize=(4.6 * len(panels), 3.0), layout="constrained")
-        for axes, panel in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            _plot(axes, panel, metrics)
+        canvas = Canvas(figsize=(4.8, 3.2), layout="constrained")
+        _plot(canvas.subplots(), panel, metrics)
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    label = f"{figure.title}: {figure.caption}"
-    return Markup(svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(label), 1))  # noqa: S704
+    return Markup(svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(description), 1))  # noqa: S704
 
 
 def _plot(axes: Any, panel: Panel, metrics: Metrics) -> None:
@@ -272,4 +274,4 @@ def _plot(axes: Any, panel: Panel, metrics: Metrics) -> None:
     axes.set_ylabel(panel.label)
     axes.grid(alpha=0.25)
     if len(lines) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(lines), 3))

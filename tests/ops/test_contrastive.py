@@ -1,0 +1,400 @@
+"""The contrastive loss: who is compared with whom, what may not matter, and the cases that break other code."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clipo_ops import (
+    GroupLayout,
+    contrastive_anchors,
+    contrastive_loss,
+    infonce,
+    soft_nearest_neighbor,
+    supcon_in,
+    supcon_out,
+)
+
+from . import oracles
+from .helpers import HALF, assert_rounded, assert_same, gradients
+from .strategies import SEEDS, TEMPERATURES, Batch, anchored_batches, batches, noise
+
+EXACT = [supcon_out, supcon_in, soft_nearest_neighbor]
+every_objective = pytest.mark.parametrize("objective", EXACT, ids=lambda objective: objective.__name__)
+every_reduction = pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+
+
+def oracle(batch: Batch, objective: Any, temperature: float = 0.05) -> Tensor:
+    row = getattr(oracles, objective.__name__)
+    return oracles.contrastive_loss(*batch, objective=row, temperature=temperature)
+
+
+def losses(batch: Batch, objective: Any = supcon_out, **options: Any) -> Tensor:
+    return contrastive_loss(*batch, objective=objective, reduction="none", **options)
+
+
+def losses_and_gradient(batch: Batch, objective: Any = supcon_out, **options: Any) -> tuple[Tensor, ...]:
+    return gradients(lambda z: losses(batch._replace(embeddings=z), objective, **options), batch.embeddings)
+
+
+# --- agreement with the oracle
+
+
+@every_objective
+@given(batch=batches(), temperature=TEMPERATURES)
+def test_agrees_with_the_oracle(objective: Any, batch: Batch, temperature: float) -> None:
+    actual = losses(batch, objective, temperature=temperature)
+    assert_same(actual, oracle(batch, objective, temperature), atol=1e-11 / temperature)
+
+
+@every_objective
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32], ids=str)
+@given(batch=anchored_batches(), temperature=TEMPERATURES)
+def test_low_precision_is_rounded_once(objective: Any, dtype: torch.dtype, batch: Batch, temperature: float) -> None:
+    batch = batch._replace(embeddings=batch.embeddings.to(dtype))
+    exact = oracle(batch, objective, temperature)
+    assert_rounded(losses(batch, objective, temperature=temperature), exact, dtype, slack=2e-6 / min(1, temperature))
+
+
+@every_objective
+@given(batch=anchored_batches())
+def test_passes_gradcheck(objective: Any, batch: Batch) -> None:
+    def loss(embeddings: Tensor) -> Tensor:
+        return losses(batch._replace(embeddings=embeddings), objective, temperature=0.5)
+
+    assert torch.autograd.gradcheck(loss, (batch.embeddings.requires_grad_(),))
+
+
+@given(batch=batches())
+def test_infonce_gives_one_of_its_positives_losses(batch: Batch) -> None:
+    possible = oracles.contrastive_loss(*batch, objective=lambda *row: str(oracles.infonce(*row)))
+    for actual, options in zip(losses(batch, infonce).tolist(), possible, strict=True):
+        assert any(actual == pytest.approx(option) for option in options)
+
+
+@given(batch=batches())
+def test_anchors_are_the_correct_ones_with_another_correct_and_a_wrong_one(batch: Batch) -> None:
+    expected = oracles.contrastive_anchors(batch.success, batch.ids)
+    assert torch.equal(contrastive_anchors(batch.success, batch.ids), expected)
+    assert torch.equal(contrastive_anchors(batch.success, GroupLayout.from_ids(batch.ids)), expected)
+
+
+@given(batch=batches())
+def test_reductions_are_over_anchors(batch: Batch) -> None:
+    each = losses(batch)
+    count = oracles.contrastive_anchors(batch.success, batch.ids).sum()
+    assert_same(contrastive_loss(*batch, objective=supcon_out, reduction="sum"), each.sum())
+    assert_same(contrastive_loss(*batch, objective=supcon_out, reduction="mean"), each.sum() / max(count, 1))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_the_mean_of_many_anchors_in_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+    success = (torch.arange(12288) % 3 < 2).view(-1, 3)
+    vectors = torch.where(success.unsqueeze(2), torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]))
+    vectors[:, 1] = torch.tensor([1.0, 0.0])  # every anchor is closer to the wrong rollout than to its positive
+    batch = Batch(vectors.view(-1, 2).to(dtype), success.flatten(), torch.arange(12288) // 3)
+    exact = oracle(Batch(*(x[:3] for x in batch)), supcon_out).sum() / 2
+    assert_rounded(contrastive_loss(*batch, objective=supcon_out), exact, dtype, slack=1e-5)
+
+
+# --- what may not matter
+
+
+@every_objective
+@given(groups=st.integers(1, 3), size=st.integers(3, 5), seed=SEEDS)
+def test_ids_layout_and_ordered_layout_agree_in_value_and_gradient(
+    objective: Any, groups: int, size: int, seed: int
+) -> None:
+    ids = torch.arange(groups * size) // size
+    batch = Batch(noise(seed, len(ids), 4), torch.arange(len(ids)) % size < 2, ids)
+    forms = [ids, GroupLayout.from_ids(-ids), GroupLayout.from_size(len(ids), size, device="cpu")]
+    results = [losses_and_gradient(batch._replace(ids=form), objective) for form in forms]
+    assert_same(results[0], results[1])
+    assert_same(results[0], results[2])
+
+
+@every_objective
+@given(batch=batches(), seed=SEEDS)
+def test_the_order_of_rollouts_does_not_matter(objective: Any, batch: Batch, seed: int) -> None:
+    order = noise(seed, len(batch.ids)).argsort()
+    assert_same(losses(Batch(*(x[order] for x in batch)), objective), losses(batch, objective)[order], atol=1e-9)
+
+
+@every_objective
+@given(batch=batches(), seed=SEEDS)
+def test_rotating_the_embeddings_changes_nothing(objective: Any, batch: Batch, seed: int) -> None:
+    dim = batch.embeddings.shape[1]
+    rotation, _ = torch.linalg.qr(noise(seed, dim, dim))
+    rotated = batch._replace(embeddings=batch.embeddings @ rotation)
+    assert_same(losses(rotated, objective), losses(batch, objective), atol=1e-9)
+
+
+@given(batch=anchored_batches(), seed=SEEDS)
+def test_the_length_of_an_embedding_does_not_matter(batch: Batch, seed: int) -> None:
+    lengths = noise(seed, len(batch.ids), 1).exp()
+    assert_same(losses(batch._replace(embeddings=batch.embeddings * lengths)), losses(batch), atol=1e-9)
+
+
+@given(batch=anchored_batches())
+def test_the_gradient_is_orthogonal_to_the_embedding(batch: Batch) -> None:
+    _, grad = losses_and_gradient(batch)
+    assert_same((grad * batch.embeddings).sum(1), torch.zeros(len(grad)).double(), atol=1e-9)
+
+
+@every_objective
+@given(batch=batches())
+def test_groups_are_independent_in_value_and_gradient(objective: Any, batch: Batch) -> None:
+    """And so a batch may be split by group over ranks: losses and gradients of the parts are those of the whole."""
+
+    def summed(part: Batch) -> tuple[Tensor, Tensor]:
+        leaf = part.embeddings.detach().requires_grad_()
+        each = losses(part._replace(embeddings=leaf), objective)
+        return each.detach(), torch.autograd.grad(each.sum(), leaf)[0]
+
+    whole = summed(batch)
+    for group in oracles.members(batch.ids):
+        part = summed(Batch(*(x[group] for x in batch)))
+        assert_same(part, (whole[0][group], whole[1][group]), atol=1e-9)
+
+
+def test_nan_embeddings_stay_in_their_group() -> None:
+    batch = Batch(noise(0, 6, 3), torch.tensor([1, 1, 0, 1, 1, 0]).bool(), torch.tensor([0, 0, 0, 1, 1, 1]))
+    dirty = batch.embeddings.clone()
+    dirty[:3] = torch.nan
+    value, grad = losses_and_gradient(batch._replace(embeddings=dirty))
+    clean_value, clean_grad = losses_and_gradient(batch)
+    assert_same(value[3:], clean_value[3:])
+    assert_same(grad[3:] / grad[3:].norm(), clean_grad[3:] / clean_grad[3:].norm())
+
+
+@given(batch=batches())
+def test_autocast_changes_neither_value_nor_gradient(batch: Batch) -> None:
+    batch = batch._replace(embeddings=batch.embeddings.float())
+    plain = losses_and_gradient(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert_same(losses_and_gradient(batch), plain, rtol=0, atol=0)
+
+
+# --- empty and extreme cases
+
+
+@every_reduction
+@pytest.mark.parametrize(
+    "success",
+    [[False, False, False], [True, True, True], [True, False, False]],
+    ids=["none correct", "all correct", "one correct"],
+)
+def test_without_an_anchor_the_loss_is_a_differentiable_zero(reduction: str, success: list[bool]) -> None:
+    embeddings = torch.randn(3, 4, requires_grad=True)
+    loss = contrastive_loss(embeddings, torch.tensor(success), torch.zeros(3).long(), reduction=reduction)
+    loss.sum().backward()
+    assert loss.count_nonzero() == 0
+    assert embeddings.grad is not None
+    assert embeddings.grad.count_nonzero() == 0
+
+
+@every_objective
+@given(seed=SEEDS, zeros=st.sets(st.integers(0, 5), min_size=1))
+def test_a_zero_embedding_has_no_direction_and_no_gradient(objective: Any, seed: int, zeros: set[int]) -> None:
+    embeddings = noise(seed, 6, 3)
+    embeddings[list(zeros)] = 0
+    batch = Batch(embeddings, torch.tensor([1, 1, 1, 0, 0, 0]).bool(), torch.zeros(6).long())
+    value, grad = losses_and_gradient(batch, objective)
+    assert_same(value, oracle(batch, objective))
+    assert grad[list(zeros)].count_nonzero() == 0
+    assert grad.isfinite().all()
+
+
+@every_objective
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32], ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 0.05])
+@pytest.mark.parametrize("angle", [0.0, 1e-3, 3.1416])
+def test_similarities_of_one_at_low_temperature_are_exact_and_have_finite_gradients(
+    objective: Any, dtype: torch.dtype, temperature: float, angle: float
+) -> None:
+    turned = torch.tensor(angle)
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [turned.cos(), turned.sin()], [1.0, 0.0]]).to(dtype)
+    batch = Batch(embeddings, torch.tensor([True, True, True, False]), torch.zeros(4).long())
+    value, grad = losses_and_gradient(batch, objective, temperature=temperature)
+    assert_rounded(value, oracle(batch, objective, temperature), dtype, slack=1e-4)
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("correct", [2, 3, 8, 15])
+def test_perfect_clusters_reach_the_floor(correct: int) -> None:
+    success = torch.arange(16) < correct
+    clusters = torch.where(success.unsqueeze(1), torch.tensor([1.0, 1.0]), torch.tensor([-1.0, -1.0])).double()
+    batch = Batch(clusters, success, torch.zeros(16).long())
+    floor = torch.tensor(correct - 1.0, dtype=torch.float64).log()
+    for objective, expected in [
+        (infonce, floor),
+        (supcon_out, floor),
+        (supcon_in, floor),
+        (soft_nearest_neighbor, 0.0),
+    ]:
+        assert_same(losses(batch, objective)[success], torch.full((correct,), float(expected)).double(), atol=1e-7)
+
+
+@given(batch=batches(), temperature=TEMPERATURES)
+def test_no_embedding_beats_the_floor(batch: Batch, temperature: float) -> None:
+    anchors = oracles.contrastive_anchors(batch.success, batch.ids)
+    correct = (batch.ids.unsqueeze(1) == batch.ids)[anchors] & batch.success
+    floor = (correct.sum(1) - 1).double().log()
+    out, inside, neighbor = (losses(batch, f, temperature=temperature)[anchors] for f in EXACT)
+    assert (neighbor >= 0).all()
+    assert (inside >= floor - 1e-9).all()
+    assert (out >= inside - 1e-9).all()
+    assert (losses(batch, infonce, temperature=temperature) >= 0).all()
+
+
+@pytest.mark.parametrize(("temperature", "least"), [(0.05, 0.1), (0.02, 10.0)])
+def test_near_orthogonal_embeddings_do_not_meet_the_official_epsilon(temperature: float, least: float) -> None:
+    """The official code takes log(sum + 1e-8) after subtracting the anchor's own similarity, 1 / temperature."""
+    batch = Batch(noise(0, 16, 512), torch.arange(16) < 8, torch.zeros(16).long())
+    exact = oracle(batch, supcon_out, temperature)
+    assert_same(losses(batch, temperature=temperature), exact)
+    normal = torch.nn.functional.normalize(batch.embeddings)
+    logits = (normal @ normal.T - 1) / temperature
+    others = ~torch.eye(16, dtype=torch.bool)
+    positives = others & batch.success
+    official = (torch.where(others, logits.exp(), 0).sum(1) + 1e-8).log() - (logits * positives).sum(1) / positives.sum(1)
+    assert (official - exact)[:8].mean() > least
+
+
+# --- the sampled positive
+
+
+@given(seed=SEEDS, temperature=TEMPERATURES)
+def test_supcon_out_is_the_expectation_of_infonce(seed: int, temperature: float) -> None:
+    logits, candidates = noise(seed, 4, 6) / temperature, torch.ones(4, 6, dtype=torch.bool)
+    positives = torch.arange(6) < torch.tensor([[1], [2], [4], [5]])
+    draws = torch.stack([infonce(logits, (torch.arange(6) == p).expand(4, 6), candidates) for p in range(6)], 1)
+    expectation = torch.where(positives, draws, 0).sum(1) / positives.sum(1)
+    assert_same(supcon_out(logits, positives, candidates), expectation)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.bfloat16], ids=str)
+def test_positives_are_drawn_uniformly(default: torch.dtype) -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]).expand(20000, 5)
+    positives = torch.tensor([True, False, True, True, True]).expand(20000, 5)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        drawn = infonce(logits, positives, positives, generator=torch.Generator().manual_seed(1))
+    finally:
+        torch.set_default_dtype(before)
+    places = (drawn.max() - drawn).round().long()
+    shares = torch.bincount(places, minlength=5) / 20000
+    expected = torch.tensor([0.25, 0, 0.25, 0.25, 0.25])
+    torch.testing.assert_close(shares, expected, rtol=0, atol=5 * (0.25 * 0.75 / 20000) ** 0.5)
+
+
+def many_positives() -> Batch:
+    return Batch(noise(0, 32, 4), torch.arange(32) % 8 < 6, torch.arange(32) // 8)
+
+
+def sampled(generator: torch.Generator) -> Tensor:
+    return losses(many_positives(), partial(infonce, generator=generator))
+
+
+def test_a_seed_fixes_the_draws_and_a_saved_state_continues_them() -> None:
+    generator = torch.Generator().manual_seed(3)
+    first = sampled(generator)
+    state = generator.get_state()
+    second = sampled(generator)
+    assert not torch.equal(first, second)
+    assert torch.equal(sampled(torch.Generator().manual_seed(3)), first)
+    assert torch.equal(sampled(generator.set_state(state)), second)
+
+
+def test_a_generator_of_ones_own_leaves_the_global_one_alone() -> None:
+    before = torch.get_rng_state()
+    sampled(torch.Generator().manual_seed(3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_mean_of_many_draws_is_supcon_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([sampled(generator) for _ in range(400)])
+    bound = 5 * draws.std(0) / 20
+    assert ((draws.mean(0) - losses(many_positives())).abs() <= bound + 1e-9).all()
+
+
+# --- objectives of one's own
+
+
+def fragile(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+    """Mean positive against mean negative logit: NaN without a positive, infinite gradient at equal logits."""
+    mean = (logits * positives).sum(-1) / positives.sum(-1)
+    return (logits - mean.unsqueeze(-1)).square().sum(-1).sqrt() + candidates.sum(-1).log()
+
+
+@given(batch=anchored_batches())
+def test_an_objective_of_ones_own_works(batch: Batch) -> None:
+    def row(logits: Any, positives: Any, candidates: Any) -> float:
+        right = oracles.mean(oracles.chosen(logits, positives))
+        return sum((s - right) ** 2 for s in logits) ** 0.5 + oracles.math.log(len(candidates))
+
+    def spread(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+        own = torch.where(positives, logits, 0).sum(-1) / positives.sum(-1)
+        away = torch.where(candidates, logits - own.unsqueeze(-1), 0).square().sum(-1)
+        return torch.where(away > 0, away, 1).sqrt() * (away > 0) + candidates.sum(-1).double().log()
+
+    assert_same(losses(batch, spread), oracles.contrastive_loss(*batch, objective=row), atol=1e-8)
+
+
+@given(batch=anchored_batches())
+def test_an_objective_is_protected_where_there_is_no_positive(batch: Batch) -> None:
+    def inverse(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+        return (logits * positives).sum(-1) / positives.sum(-1) - candidates.sum(-1).double().log()
+
+    value, grad = losses_and_gradient(batch, inverse)
+    assert value.isfinite().all()
+    assert grad.isfinite().all()
+
+
+@given(batch=batches())
+def test_what_an_objective_is_given(batch: Batch) -> None:
+    seen: list[Tensor] = []
+
+    def spy(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+        seen.extend((logits, positives, candidates))
+        return logits.sum(-1)
+
+    losses(batch._replace(embeddings=batch.embeddings.bfloat16()), spy)
+    logits, positives, candidates = seen
+    idle = positives.all(-1) & candidates.all(-1)
+    assert logits.dtype == torch.float32
+    assert positives.any(-1).all()
+    assert not (positives & ~candidates).any()
+    assert (logits[idle] == 0).all()
+    assert (~idle).sum() == oracles.contrastive_anchors(batch.success, batch.ids).sum()
+    assert not (candidates & ~idle.unsqueeze(-1)).diagonal(dim1=1, dim2=2).any()
+
+
+# --- memory
+
+
+def test_memory_is_rollouts_times_group_size() -> None:
+    assume(True)
+    largest = LargestTensor()
+    embeddings = noise(0, 1024, 4).requires_grad_()
+    with largest:
+        contrastive_loss(embeddings, torch.arange(1024) % 8 < 3, torch.arange(1024) % 128).backward()
+    assert largest.numel == 1024 * 8
+
+
+class LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
+    """The number of elements of the largest result of any operation."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sizes = [x.numel() for x in torch.utils._pytree.tree_leaves(result) if isinstance(x, Tensor)]
+        self.numel = max([self.numel, *sizes])
+        return result

@@ -1,0 +1,95 @@
+"""Pooling: exact sums, and nothing but the response tokens counts."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clipo_ops import last_token_pool, mean_pool
+
+from . import oracles
+from .helpers import HALF, assert_rounded, assert_same, gradients
+from .strategies import SEEDS, masks, noise
+
+Pool = Callable[[Tensor, Tensor], Tensor]
+both = pytest.mark.parametrize("pool", [mean_pool, last_token_pool], ids=lambda pool: pool.__name__)
+
+
+def oracle(pool: Pool) -> Pool:
+    return getattr(oracles, pool.__name__)
+
+
+@both
+@given(mask=masks(), seed=SEEDS)
+def test_agrees_with_the_oracle(pool: Pool, mask: Tensor, seed: int) -> None:
+    hidden = noise(seed, *mask.shape, 3)
+    assert_same(pool(hidden, mask), oracle(pool)(hidden, mask))
+
+
+@both
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(mask=masks(), seed=SEEDS)
+def test_half_precision_is_rounded_once(pool: Pool, dtype: torch.dtype, mask: Tensor, seed: int) -> None:
+    hidden = noise(seed, *mask.shape, 3).to(dtype)
+    assert_rounded(pool(hidden, mask), oracle(pool)(hidden, mask), dtype)
+
+
+@both
+@given(mask=masks(max_tokens=4), seed=SEEDS)
+def test_passes_gradcheck(pool: Pool, mask: Tensor, seed: int) -> None:
+    assert torch.autograd.gradcheck(lambda x: pool(x, mask), (noise(seed, *mask.shape, 2).requires_grad_(),))
+
+
+@both
+@given(mask=masks(), seed=SEEDS, rubbish=st.sampled_from([torch.nan, torch.inf, -torch.inf]))
+def test_what_is_under_the_mask_changes_neither_value_nor_gradient(
+    pool: Pool, mask: Tensor, seed: int, rubbish: float
+) -> None:
+    clean = noise(seed, *mask.shape, 3)
+    dirty = torch.where(mask.unsqueeze(2), clean, rubbish)
+    assert_same(gradients(lambda x: pool(x, mask), dirty), gradients(lambda x: pool(x, mask), clean), rtol=0, atol=0)
+
+
+@both
+@given(mask=masks(), seed=SEEDS, left=st.integers(0, 3), right=st.integers(0, 3))
+def test_padding_of_any_length_on_any_side_changes_nothing(
+    pool: Pool, mask: Tensor, seed: int, left: int, right: int
+) -> None:
+    hidden = noise(seed, *mask.shape, 3)
+    padded = torch.nn.functional.pad(hidden, (0, 0, left, right), value=7.0)
+    assert_same(pool(padded, torch.nn.functional.pad(mask, (left, right))), pool(hidden, mask))
+
+
+@both
+def test_an_empty_response_is_zero_without_gradient(pool: Pool) -> None:
+    value, grad = gradients(lambda x: pool(x, torch.tensor([[False, False]])), noise(0, 1, 2, 3))
+    assert value.count_nonzero() == 0
+    assert grad.count_nonzero() == 0
+
+
+@both
+def test_responses_padded_to_no_length_at_all_are_zero(pool: Pool) -> None:
+    assert pool(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.bool)).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@both
+def test_one_token_is_its_own_vector(pool: Pool) -> None:
+    hidden = noise(0, 4, 3, 5)
+    mask = torch.arange(3) == torch.tensor([[0], [1], [2], [1]])
+    assert_same(pool(hidden, mask), hidden[mask])
+
+
+def test_the_mean_of_4096_bfloat16_states_is_exact_to_bfloat16() -> None:
+    hidden = (noise(0, 2, 4096, 8) + 1).bfloat16()
+    exact = hidden.double().mean(1)
+    assert torch.equal(mean_pool(hidden, torch.ones(2, 4096, dtype=torch.bool)), exact.bfloat16())
+
+
+def test_length_does_not_leak_into_the_mean() -> None:
+    state = noise(0, 8).bfloat16()
+    mask = torch.arange(4096) < torch.tensor([[1], [500], [2000], [4096]])
+    pooled = mean_pool(state.expand(4, 4096, 8), mask)
+    assert torch.equal(pooled, state.expand(4, 8))

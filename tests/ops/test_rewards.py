@@ -1,0 +1,109 @@
+"""The contrastive reward: bounded, detached, and for correct rollouts only."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clipo_ops import contrastive_anchors, contrastive_loss, contrastive_reward, grpo_advantages, supcon_out
+
+from . import oracles
+from .helpers import HALF, assert_rounded, assert_same
+from .strategies import TEMPERATURES, Batch, batches, noise
+
+losses = st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=8).map(oracles.tensor)
+weights = st.floats(0, 10)
+floors = st.floats(-3, 0)
+
+
+@given(losses, weights, floors)
+def test_agrees_with_the_oracle(loss: Tensor, weight: float, floor: float) -> None:
+    rewards = contrastive_reward(loss, weight=weight, floor=floor)
+    assert_same(rewards, oracles.contrastive_reward(loss, weight=weight, floor=floor))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(st.floats(0, 20))
+def test_half_precision_is_rounded_once(dtype: torch.dtype, value: float) -> None:
+    loss = torch.tensor([value], dtype=dtype)
+    assert_rounded(contrastive_reward(loss), oracles.contrastive_reward(loss), dtype)
+
+
+@given(losses, weights, floors)
+def test_lies_between_the_floor_and_zero(loss: Tensor, weight: float, floor: float) -> None:
+    rewards = contrastive_reward(loss, weight=weight, floor=floor)
+    assert ((rewards >= floor) & (rewards <= 0)).all()
+
+
+def test_the_clip_comes_after_the_weight() -> None:
+    assert contrastive_reward(torch.tensor([3.0]), weight=0.1, floor=-0.5).item() == pytest.approx(-0.3)
+
+
+def test_an_infinite_loss_gets_the_floor() -> None:
+    assert contrastive_reward(torch.tensor([math.inf])).item() == -0.5
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2])
+def test_no_loss_gives_a_positive_zero(weight: float) -> None:
+    reward = contrastive_reward(torch.zeros(1), weight=weight)
+    assert reward.item() == 0
+    assert not reward.signbit().any()
+
+
+def test_the_reward_is_detached() -> None:
+    assert not contrastive_reward(torch.ones(2, requires_grad=True)).requires_grad
+
+
+def rewards_of(batch: Batch, temperature: float = 0.05) -> Tensor:
+    return contrastive_reward(contrastive_loss(*batch, temperature=temperature, reduction="none"))
+
+
+@given(batches(), TEMPERATURES)
+def test_whoever_is_no_anchor_gets_nothing(batch: Batch, temperature: float) -> None:
+    anchors = contrastive_anchors(batch.success, batch.ids)
+    assert (rewards_of(batch, temperature)[~anchors] == 0).all()
+
+
+@given(batches(), TEMPERATURES)
+def test_every_correct_rollout_stays_above_every_wrong_one(batch: Batch, temperature: float) -> None:
+    assume(batch.success.unique().numel() == 2)
+    total = batch.success.double() + rewards_of(batch, temperature)
+    assert total[batch.success].min() > total[~batch.success].max()
+
+
+@given(batches())
+def test_an_all_correct_group_has_advantage_exactly_zero(batch: Batch) -> None:
+    all_correct = batch._replace(success=torch.ones_like(batch.success))
+    advantages = grpo_advantages(all_correct.success.double() + rewards_of(all_correct), batch.ids)
+    assert advantages.count_nonzero() == 0
+
+
+@pytest.mark.parametrize(
+    ("correct", "best"), [(2, 0.0), (4, -0.2197), (8, -0.3892), (12, -0.4796), (14, -0.5), (15, -0.5)]
+)
+def test_the_best_possible_reward_of_sixteen_rollouts(correct: int, best: float) -> None:
+    success = torch.arange(16) < correct
+    embeddings = torch.where(success.unsqueeze(1), torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.0]))
+    loss = contrastive_loss(embeddings, success, torch.zeros(16).long(), objective=supcon_out, reduction="none")
+    assert contrastive_reward(loss)[:correct].tolist() == pytest.approx([best] * correct, abs=1e-4)
+
+
+def test_identical_embeddings_give_everyone_the_floor() -> None:
+    success = torch.arange(16) < 8
+    rewards = rewards_of(Batch(torch.ones(16, 4), success, torch.zeros(16).long()))
+    assert torch.equal(rewards, torch.where(success, -0.5, 0.0))
+
+
+@given(st.integers(1, 7))
+def test_the_reward_falls_as_correct_rollouts_move_apart(seed: int) -> None:
+    wrong, right = noise(seed, 1, 8), noise(seed + 10, 1, 8)
+    away = noise(seed + 20, 1, 8)
+    success = torch.tensor([True, True, False])
+    rewards = [
+        rewards_of(Batch(torch.cat([right, right + distance * away, wrong]), success, torch.zeros(3).long()), 1.0)[0]
+        for distance in (0.0, 0.5, 1.0)
+    ]
+    assert rewards[0] > rewards[1] > rewards[2]

@@ -1,0 +1,120 @@
+"""Properties of the contract that hold for every function alike."""
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+import clipo_ops
+from clipo_ops import GroupLayout
+
+from . import oracles
+from .helpers import ALL_FLOATS
+from .table import CASES, EAGER_CASES, Case
+
+FUNCTIONS = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
+every_case = pytest.mark.parametrize("case", EAGER_CASES, ids=str)
+
+
+def floats(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def assert_equal(actual: Any, expected: Any) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_table_covers_every_public_function() -> None:
+    assert {case.op for case in CASES} == FUNCTIONS
+
+
+def test_every_public_function_has_an_oracle() -> None:
+    assert {name for name in FUNCTIONS if not hasattr(oracles, name)} == set()
+
+
+@pytest.mark.parametrize("dtype", ALL_FLOATS, ids=str)
+@every_case
+def test_the_output_has_the_dtype_of_the_input(case: Case, dtype: torch.dtype) -> None:
+    expected = dtype
+    if case.op == "log_ratio" and dtype.itemsize == 2 or case.op == "aggregate_denominator":
+        expected = torch.float32
+    assert {leaf.dtype for leaf in floats(case(case.inputs(dtype)))} <= {expected}
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
+@every_case
+def test_the_default_dtype_changes_nothing(case: Case, default: torch.dtype) -> None:
+    inputs = case.inputs()
+    expected = case(inputs)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        actual = case(inputs)
+    finally:
+        torch.set_default_dtype(before)
+    assert_equal(actual, expected)
+
+
+@every_case
+def test_autocast_changes_nothing(case: Case) -> None:
+    inputs = case.inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = case(inputs)
+    assert_equal(actual, case(inputs))
+
+
+@every_case
+def test_inputs_are_left_alone(case: Case) -> None:
+    inputs = case.inputs()
+    case(inputs)
+    assert_equal(tree_leaves(inputs), tree_leaves(case.inputs()))
+
+
+@every_case
+def test_strides_change_nothing(case: Case) -> None:
+    def strided(x: Tensor) -> Tensor:
+        return torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
+
+    inputs = case.inputs()
+    assert_equal(case(tree_map_only(Tensor, strided, inputs)), case(inputs))
+
+
+@every_case
+def test_gradients_are_finite(case: Case) -> None:
+    inputs = tree_map_only(Tensor, lambda x: x.requires_grad_() if x.is_floating_point() else x, case.inputs())
+    results = [result for result in floats(case(inputs)) if result.requires_grad]
+    assert bool(results) is not (case.op in NO_GRADIENT)
+    if results:
+        leaves = floats(inputs)
+        grads = torch.autograd.grad(sum(r.sum() for r in results), leaves, allow_unused=True)
+        assert all(grad is None or grad.isfinite().all() for grad in grads)
+
+
+NO_GRADIENT = {"contrastive_anchors", "contrastive_reward", "group_similarity", "aggregate_denominator"}
+
+
+@every_case
+def test_no_function_but_the_sampling_one_draws_random_numbers(case: Case) -> None:
+    objective = case.options.get("objective", clipo_ops.infonce)
+    samples = case.op == "infonce" or (case.op == "contrastive_loss" and objective is clipo_ops.infonce)
+    before = torch.get_rng_state()
+    case(case.inputs())
+    assert torch.equal(before, torch.get_rng_state()) is not samples
+
+
+@every_case
+def test_works_in_inference_mode(case: Case) -> None:
+    with torch.inference_mode():
+        actual = case(case.inputs())
+    assert_equal(actual, case(case.inputs()))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64], ids=str)
+def test_any_integers_are_group_ids(dtype: torch.dtype) -> None:
+    ids = torch.tensor([5, -3, 5, 100, -3], dtype=dtype)
+    assert_equal(GroupLayout.from_ids(ids), GroupLayout.from_ids(ids.long()))
+    rewards = torch.arange(5.0)
+    assert_equal(clipo_ops.grpo_advantages(rewards, ids), clipo_ops.grpo_advantages(rewards, ids.long()))

@@ -1,0 +1,115 @@
+"""Sources of tasks, and what is said of a bad one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from clipo_train.data import load_examples
+from clipo_train.errors import ConfigError
+
+GSM8K = Path(__file__).parent / "fixtures" / "gsm8k_rows.parquet"
+SUFFIX = "Let's think step by step and output the final answer within \\boxed{}."
+
+
+def write_lines(path: Path, *rows: Any) -> str:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return str(path)
+
+
+def test_parquet_in_verls_schema() -> None:
+    examples = load_examples(str(GSM8K))
+    assert len(examples) == 16
+    assert examples[0].answer == "72"
+    assert examples[0].source == "conrl/gsm8k"
+    assert examples[0].metadata == {"index": 0, "split": "train"}
+    (message,) = examples[0].prompt
+    assert isinstance(message, dict)
+    assert message["role"] == "user"
+    assert message["content"].startswith("Natalia sold clips to 48 of her friends")
+
+
+def test_the_papers_suffix_is_there_once() -> None:
+    for example in load_examples(str(GSM8K), prompt_suffix=SUFFIX):
+        assert example.prompt[-1]["content"].count(SUFFIX) == 1
+        assert example.prompt[-1]["content"].endswith(f"\n{SUFFIX}")
+
+
+def test_prefix_and_suffix_go_around_text_and_the_last_message(tmp_path: Path) -> None:
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    source = write_lines(
+        tmp_path / "a.jsonl", {"prompt": "q", "answer": 1, "level": 2}, {"prompt": messages, "answer": "b"}
+    )
+    text, chat = load_examples(source, prompt_prefix="Now: ", prompt_suffix="Go.")
+    assert (text.prompt, text.answer, text.source, text.metadata) == ("Now: q\nGo.", "1", "a", {"level": 2})
+    assert chat.prompt == (messages[0], {"role": "user", "content": "Now: q\nGo."})
+
+
+def test_a_limit_draws_the_same_examples_for_a_seed() -> None:
+    drawn = [load_examples("arithmetic:train", limit=5, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(drawn[0]) == 5
+
+
+def test_reasoning_gym_by_name() -> None:
+    examples = load_examples("reasoning_gym:chain_sum", options={"size": 3, "min_terms": 2, "max_terms": 2}, seed=5)
+    assert len(examples) == 3
+    assert "arithmetic problem" in examples[0].prompt[0]["content"]
+    json.dumps(examples[0].metadata)  # it goes to another process
+
+
+def bad_source(folder: Path, case: str) -> str:
+    """A source with something wrong, by name."""
+    match case:
+        case "no prompt":
+            return write_lines(folder / "x.jsonl", {"answer": "1"})
+        case "no answer":
+            return write_lines(folder / "x.jsonl", {"prompt": "1", "answer": "1"}, {"prompt": "1"})
+        case "not JSON":
+            return write_lines(folder / "x.jsonl", "{'prompt': 1}")
+        case "number as prompt":
+            return write_lines(folder / "x.jsonl", {"prompt": 3, "answer": "1"})
+        case "a list as row":
+            return write_lines(folder / "x.jsonl", [1])
+        case "empty":
+            return write_lines(folder / "x.jsonl")
+        case "not parquet":
+            return write_lines(folder / "x.parquet", "hello")
+        case "column missing":
+            parquet.write_table(pa.table({"prompt": ["q"]}), folder / "x.parquet")
+            return str(folder / "x.parquet")
+        case "folder":
+            (folder / "x.jsonl").mkdir()
+            return str(folder / "x.jsonl")
+    return case
+
+
+@pytest.mark.parametrize(
+    ("case", "wanted", "got"),
+    [
+        ("missing.jsonl", "wanted a file", "got 'missing.jsonl', which is not one"),
+        ("folder", "wanted a file", "x.jsonl', which is not one"),
+        ("table.csv", "or a .parquet or .jsonl file", "got 'table.csv'"),
+        ("arithmetic:test", "one of train, heldout, long, rep", "got 'test'"),
+        ("reasoning_gym:nope", "wanted a task of reasoning-gym", "got 'nope', {'seed': 0}: Dataset 'nope' not"),
+        ("no prompt", "wanted prompt and answer in row 0", "got no field 'prompt'"),
+        ("no answer", "wanted prompt and answer in row 1", "got no field 'answer'"),
+        ("not JSON", "wanted JSON in row 0", "got \"{'prompt': 1}\""),
+        ("number as prompt", "wanted prompt and answer in row 0", "got a prompt that is int, not text or messages"),
+        ("a list as row", "wanted prompt and answer in row 0", "got "),
+        ("empty", "wanted at least one example", "got none"),
+        ("not parquet", "wanted a parquet file", "x.parquet'"),
+        ("column missing", "wanted prompt and answer in row 0", "got no field 'reward_model'"),
+    ],
+)
+def test_a_bad_source_is_refused_in_one_line(case: str, wanted: str, got: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_examples(bad_source(tmp_path, case))
+    message = str(error.value)
+    assert message.startswith("data: ")
+    assert wanted in message
+    assert got in message
+    assert "\n" not in message
