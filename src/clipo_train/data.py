@@ -93,6 +93,8 @@ def _file(path: Path) -> list[Example]:
     examples = []
     for number, row in enumerate(readers[path.suffix](path)):
         try:
+            if not isinstance(row, Mapping):
+                raise TypeError(f"a row that is {type(row).__name__}, not an object")
             examples.append(parsers[path.suffix](row, path.stem))
         except (KeyError, TypeError) as error:
             what = f"no field {error}" if isinstance(error, KeyError) else str(error)

@@ -19,15 +19,15 @@ from clipo_train.verifiers import VerifierPool, load_verifier
 def summarize(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Accuracy, and where every verdict speaks of the process, process accuracy and `process_wrong_among_right`.
 
-    The latter is the share of right answers that came by a wrong way; NaN where no answer is right.
+    The latter is the share of right answers that came by a wrong way; absent where no answer is right.
     """
     count = len(verdicts)
     right = [verdict for verdict in verdicts if verdict.success]
     summary = {"accuracy": len(right) / count}
     if all(verdict.process is not None for verdict in verdicts):
         summary["process_accuracy"] = sum(bool(verdict.process) for verdict in verdicts) / count
-        wrong = sum(not verdict.process for verdict in right)
-        summary["process_wrong_among_right"] = wrong / len(right) if right else float("nan")
+        if right:
+            summary["process_wrong_among_right"] = sum(not verdict.process for verdict in right) / len(right)
     return summary
 
 

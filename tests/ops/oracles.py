@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from itertools import combinations, product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,14 +101,21 @@ def contrastive_loss(
     temperature: float = 0.05,
 ) -> Tensor:
     """The loss of every rollout."""
+    return tensor(contrastive_rows(embeddings, success, groups, objective, temperature, 0.0))
+
+
+def contrastive_rows(
+    embeddings: Tensor, success: Tensor, groups: Tensor, objective: Callable[..., Any], temperature: float, other: Any
+) -> list[Any]:
+    """What the objective says of every anchor's row; `other` for whoever is no anchor."""
     vectors, right, anchors = embeddings.tolist(), success.tolist(), contrastive_anchors(success, groups).tolist()
-    losses = [0.0] * len(right)
+    results = [other] * len(right)
     for group in members(groups):
         for i in (i for i in group if anchors[i]):
             others = [j for j in group if j != i]
             logits = [cosine(vectors[i], vectors[j]) / temperature for j in others]
-            losses[i] = objective(logits, [right[j] for j in others], [True] * len(others))
-    return tensor(losses)
+            results[i] = objective(logits, [right[j] for j in others], [True] * len(others))
+    return results
 
 
 def contrastive_reward(loss: Tensor, *, weight: float = 0.2, floor: float = -0.5) -> Tensor:

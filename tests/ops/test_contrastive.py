@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -66,12 +66,12 @@ def test_passes_gradcheck(objective: Any, batch: Batch) -> None:
     def loss(embeddings: Tensor) -> Tensor:
         return losses(batch._replace(embeddings=embeddings), objective, temperature=0.5)
 
-    assert torch.autograd.gradcheck(loss, (batch.embeddings.requires_grad_(),))
+    assert torch.autograd.gradcheck(loss, (batch.embeddings.requires_grad_(),), fast_mode=True)
 
 
 @given(batch=batches())
 def test_infonce_gives_one_of_its_positives_losses(batch: Batch) -> None:
-    possible = oracles.contrastive_loss(*batch, objective=lambda *row: str(oracles.infonce(*row)))
+    possible = oracles.contrastive_rows(*batch, oracles.infonce, 0.05, other=[0.0])
     for actual, options in zip(losses(batch, infonce).tolist(), possible, strict=True):
         assert any(actual == pytest.approx(option) for option in options)
 
@@ -92,13 +92,21 @@ def test_reductions_are_over_anchors(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-def test_the_mean_of_many_anchors_in_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+def test_the_mean_of_many_anchors_in_half_precision_does_not_overflow(dtype: torch.dtype) -> None:
     success = (torch.arange(12288) % 3 < 2).view(-1, 3)
     vectors = torch.where(success.unsqueeze(2), torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]))
     vectors[:, 1] = torch.tensor([1.0, 0.0])  # every anchor is closer to the wrong rollout than to its positive
     batch = Batch(vectors.view(-1, 2).to(dtype), success.flatten(), torch.arange(12288) // 3)
     exact = oracle(Batch(*(x[:3] for x in batch)), supcon_out).sum() / 2
     assert_rounded(contrastive_loss(*batch, objective=supcon_out), exact, dtype, slack=1e-5)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(batch=anchored_batches())
+def test_the_mean_in_half_precision_is_rounded_once(dtype: torch.dtype, batch: Batch) -> None:
+    batch = batch._replace(embeddings=batch.embeddings.to(dtype))
+    exact = oracle(batch, supcon_out)[batch.success].mean()
+    assert_rounded(contrastive_loss(*batch, objective=supcon_out), exact, dtype, slack=4e-5)
 
 
 # --- what may not matter
@@ -261,7 +269,9 @@ def test_near_orthogonal_embeddings_do_not_meet_the_official_epsilon(temperature
     logits = (normal @ normal.T - 1) / temperature
     others = ~torch.eye(16, dtype=torch.bool)
     positives = others & batch.success
-    official = (torch.where(others, logits.exp(), 0).sum(1) + 1e-8).log() - (logits * positives).sum(1) / positives.sum(1)
+    official = (torch.where(others, logits.exp(), 0).sum(1) + 1e-8).log() - (logits * positives).sum(1) / positives.sum(
+        1
+    )
     assert (official - exact)[:8].mean() > least
 
 
@@ -279,18 +289,20 @@ def test_supcon_out_is_the_expectation_of_infonce(seed: int, temperature: float)
 
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16], ids=str)
 def test_positives_are_drawn_uniformly(default: torch.dtype) -> None:
-    logits = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]).expand(20000, 5)
-    positives = torch.tensor([True, False, True, True, True]).expand(20000, 5)
+    """With a default dtype of 8 bits, draws that tie would favour the first positives."""
+    logits = torch.arange(40.0).expand(20000, 40)
+    positives = torch.arange(40).expand(20000, 40) % 4 != 3
     before = torch.get_default_dtype()
     torch.set_default_dtype(default)
     try:
         drawn = infonce(logits, positives, positives, generator=torch.Generator().manual_seed(1))
     finally:
         torch.set_default_dtype(before)
-    places = (drawn.max() - drawn).round().long()
-    shares = torch.bincount(places, minlength=5) / 20000
-    expected = torch.tensor([0.25, 0, 0.25, 0.25, 0.25])
-    torch.testing.assert_close(shares, expected, rtol=0, atol=5 * (0.25 * 0.75 / 20000) ** 0.5)
+    places = (logits[0, positives[0]].double().logsumexp(0) - drawn.double()).round().long()
+    counts = torch.bincount(places, minlength=40)[positives[0]].double()
+    chi_square = (counts - 20000 / 30).square().sum() / (20000 / 30)
+    assert counts.sum() == 20000
+    assert chi_square < 29 + 5 * 58**0.5  # mean and five deviations of chi-square with 29 degrees of freedom
 
 
 def many_positives() -> Batch:
@@ -327,32 +339,35 @@ def test_the_mean_of_many_draws_is_supcon_out() -> None:
 # --- objectives of one's own
 
 
-def fragile(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-    """Mean positive against mean negative logit: NaN without a positive, infinite gradient at equal logits."""
-    mean = (logits * positives).sum(-1) / positives.sum(-1)
-    return (logits - mean.unsqueeze(-1)).square().sum(-1).sqrt() + candidates.sum(-1).log()
+def mean_logit(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+    """0 / 0 in a row without a positive."""
+    return -(logits * positives).sum(-1) / positives.sum(-1)
+
+
+def without_positives(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+    """The logarithm of 0 in a row without a negative."""
+    negatives = torch.where(candidates & ~positives, logits, -torch.inf)
+    return negatives.logsumexp(-1) + mean_logit(logits, positives, candidates)
+
+
+def length(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+    """An infinite slope in a row of zeros."""
+    return logits.square().sum(-1).sqrt()
 
 
 @given(batch=anchored_batches())
 def test_an_objective_of_ones_own_works(batch: Batch) -> None:
     def row(logits: Any, positives: Any, candidates: Any) -> float:
-        right = oracles.mean(oracles.chosen(logits, positives))
-        return sum((s - right) ** 2 for s in logits) ** 0.5 + oracles.math.log(len(candidates))
+        negatives = [logit for logit, positive in zip(logits, positives, strict=True) if not positive]
+        return oracles.log_sum_exp(negatives) - oracles.mean(oracles.chosen(logits, positives))
 
-    def spread(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-        own = torch.where(positives, logits, 0).sum(-1) / positives.sum(-1)
-        away = torch.where(candidates, logits - own.unsqueeze(-1), 0).square().sum(-1)
-        return torch.where(away > 0, away, 1).sqrt() * (away > 0) + candidates.sum(-1).double().log()
-
-    assert_same(losses(batch, spread), oracles.contrastive_loss(*batch, objective=row), atol=1e-8)
+    assert_same(losses(batch, without_positives), oracles.contrastive_loss(*batch, objective=row), atol=1e-9)
 
 
+@pytest.mark.parametrize("objective", [mean_logit, without_positives, length], ids=lambda f: f.__name__)
 @given(batch=anchored_batches())
-def test_an_objective_is_protected_where_there_is_no_positive(batch: Batch) -> None:
-    def inverse(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-        return (logits * positives).sum(-1) / positives.sum(-1) - candidates.sum(-1).double().log()
-
-    value, grad = losses_and_gradient(batch, inverse)
+def test_rows_that_are_no_anchor_cannot_break_an_objective(objective: Any, batch: Batch) -> None:
+    value, grad = losses_and_gradient(batch, objective)
     assert value.isfinite().all()
     assert grad.isfinite().all()
 
@@ -380,7 +395,6 @@ def test_what_an_objective_is_given(batch: Batch) -> None:
 
 
 def test_memory_is_rollouts_times_group_size() -> None:
-    assume(True)
     largest = LargestTensor()
     embeddings = noise(0, 1024, 4).requires_grad_()
     with largest:

@@ -39,7 +39,7 @@ def test_every_public_function_has_an_oracle() -> None:
 @every_case
 def test_the_output_has_the_dtype_of_the_input(case: Case, dtype: torch.dtype) -> None:
     expected = dtype
-    if case.op == "log_ratio" and dtype.itemsize == 2 or case.op == "aggregate_denominator":
+    if (case.op == "log_ratio" and dtype.itemsize == 2) or case.op == "aggregate_denominator":
         expected = torch.float32
     assert {leaf.dtype for leaf in floats(case(case.inputs(dtype)))} <= {expected}
 

@@ -99,7 +99,7 @@ def bad_source(folder: Path, case: str) -> str:
         ("no answer", "wanted prompt and answer in row 1", "got no field 'answer'"),
         ("not JSON", "wanted JSON in row 0", "got \"{'prompt': 1}\""),
         ("number as prompt", "wanted prompt and answer in row 0", "got a prompt that is int, not text or messages"),
-        ("a list as row", "wanted prompt and answer in row 0", "got "),
+        ("a list as row", "wanted prompt and answer in row 0", "got a row that is list, not an object"),
         ("empty", "wanted at least one example", "got none"),
         ("not parquet", "wanted a parquet file", "x.parquet'"),
         ("column missing", "wanted prompt and answer in row 0", "got no field 'reward_model'"),

@@ -32,9 +32,7 @@ def train_arguments(config_file: Callable[..., Path], warm: Path) -> list[str]:
     return ["train", str(config)]
 
 
-def test_a_killed_run_resumes_to_the_same_parameters(
-    train_arguments: list[str], tmp_path: Path, warm: Path
-) -> None:
+def test_a_killed_run_resumes_to_the_same_parameters(train_arguments: list[str], tmp_path: Path, warm: Path) -> None:
     unbroken = tmp_path / "unbroken"
     done = clipo(*train_arguments, "--run_dir", str(unbroken))
     assert done.returncode == 0, done.stderr

@@ -60,7 +60,12 @@ def test_splits_are_disjoint_and_the_same_every_time() -> None:
     prompts = [str(example.prompt) for example in PROMPTS]
     assert len(set(prompts)) == len(prompts)
     counts = Counter(example.source for example in PROMPTS)
-    assert counts == {"arithmetic:train": 1426, "arithmetic:heldout": 474, "arithmetic:long": 512, "arithmetic:rep": 148}
+    assert counts == {
+        "arithmetic:train": 1426,
+        "arithmetic:heldout": 474,
+        "arithmetic:long": 512,
+        "arithmetic:rep": 148,
+    }
     assert problems("long") == problems("long")
 
 

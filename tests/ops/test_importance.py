@@ -1,0 +1,68 @@
+"""Log-ratios: clamped before anything is exponentiated, and blind to what is masked."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipo_ops import log_ratio
+
+from . import oracles
+from .helpers import HALF, assert_same, gradients
+from .strategies import Tokens, noise, tokens
+
+
+@given(tokens(), st.sampled_from([0.1, 5.0, 20.0, 300.0]))
+def test_agrees_with_the_oracle(batch: Tokens, limit: float) -> None:
+    arguments = batch.logprobs, batch.old_logprobs, batch.mask
+    assert_same(log_ratio(*arguments, limit=limit), oracles.log_ratio(*arguments, limit=limit))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(tokens())
+def test_half_precision_becomes_float32_and_loses_nothing(dtype: torch.dtype, batch: Tokens) -> None:
+    logprobs, old = batch.logprobs.to(dtype), batch.old_logprobs.to(dtype)
+    assert_same(log_ratio(logprobs, old, batch.mask), oracles.log_ratio(logprobs, old, batch.mask).float(), rtol=1e-7)
+
+
+@given(tokens(), st.sampled_from([torch.nan, torch.inf, -torch.inf]))
+def test_what_is_under_the_mask_changes_neither_value_nor_gradient(batch: Tokens, rubbish: float) -> None:
+    clean = batch.logprobs, batch.old_logprobs
+    dirty = [torch.where(batch.mask, x, rubbish) for x in clean]
+    expected = gradients(lambda new, old: log_ratio(new, old, batch.mask), *clean)
+    assert_same(gradients(lambda new, old: log_ratio(new, old, batch.mask), *dirty), expected, rtol=0, atol=0)
+
+
+@given(tokens())
+def test_the_gradient_is_one_within_the_limit_and_zero_beyond_it(batch: Tokens) -> None:
+    leaf = batch.logprobs.requires_grad_()
+    (grad,) = torch.autograd.grad(log_ratio(leaf, batch.old_logprobs, batch.mask).sum(), leaf)
+    within = (batch.logprobs - batch.old_logprobs).abs() <= 20
+    assert torch.equal(grad, (within & batch.mask).double())
+
+
+@given(tokens())
+def test_the_same_policy_has_ratio_exactly_one(batch: Tokens) -> None:
+    assert log_ratio(batch.logprobs, batch.logprobs, batch.mask).count_nonzero() == 0
+
+
+def test_a_token_that_could_not_be_sampled_is_clamped() -> None:
+    impossible, possible = torch.tensor([[-torch.inf]]), torch.tensor([[-1.0]])
+    mask = torch.tensor([[True]])
+    assert log_ratio(impossible, possible, mask).item() == -20
+    assert log_ratio(possible, impossible, mask).item() == 20
+
+
+def test_passes_gradcheck() -> None:
+    new, old = noise(0, 2, 3).requires_grad_(), noise(1, 2, 3).requires_grad_()
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    assert torch.autograd.gradcheck(lambda *pair: log_ratio(*pair, mask), (new, old))
+
+
+def test_a_log_probability_that_the_engine_could_not_give_has_ratio_exactly_one() -> None:
+    new, old = torch.tensor([[-1.0, -2.0]], requires_grad=True), torch.tensor([[torch.nan, -1.0]])
+    result = log_ratio(new, old, torch.tensor([[True, True]]))
+    result.sum().backward()
+    assert result.tolist() == [[0.0, -1.0]]
+    assert new.grad is not None
+    assert new.grad.isfinite().all()

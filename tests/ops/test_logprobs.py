@@ -1,0 +1,176 @@
+"""Log-probabilities, entropies and KL estimates: exact in float32 whatever the logits."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clipo_ops import aggregate, kl_estimate, token_entropy, token_logprobs
+
+from . import oracles
+from .helpers import HALF, assert_rounded, assert_same, gradients
+from .strategies import SEEDS, TEMPERATURES, Tokens, noise, tokens
+
+SIZES = st.sampled_from([0.0, 1.0, 50.0, 1e4])  # of the logits
+every_estimator = pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+
+
+def vocabulary(seed: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Logits of 2 rollouts, 3 tokens and 5 words, and tokens."""
+    return noise(seed, 2, 3, 5) * size, noise(seed, 2, 3, 5).argmax(-1)
+
+
+@given(SEEDS, SIZES, TEMPERATURES)
+def test_log_probabilities_agree_with_the_oracle(seed: int, size: float, temperature: float) -> None:
+    arguments = vocabulary(seed, size)
+    expected = oracles.token_logprobs(*arguments, temperature=temperature)
+    assert_same(token_logprobs(*arguments, temperature=temperature), expected, atol=1e-9)
+
+
+@given(SEEDS, SIZES, TEMPERATURES)
+def test_entropies_agree_with_the_oracle(seed: int, size: float, temperature: float) -> None:
+    logits, _ = vocabulary(seed, size)
+    expected = oracles.token_entropy(logits, temperature=temperature)
+    assert_same(token_entropy(logits, temperature=temperature), expected, atol=1e-9)
+
+
+@every_estimator
+@given(tokens())
+def test_kl_estimates_agree_with_the_oracle(estimator: str, batch: Tokens) -> None:
+    arguments = batch.logprobs, batch.old_logprobs
+    assert_same(kl_estimate(*arguments, estimator=estimator), oracles.kl_estimate(*arguments, estimator=estimator))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(SEEDS, st.sampled_from([1.0, 20.0]))
+def test_half_precision_is_rounded_once(dtype: torch.dtype, seed: int, size: float) -> None:
+    logits, token_ids = vocabulary(seed, size)
+    logits = logits.to(dtype)
+    slack = 1e-5
+    assert_rounded(token_logprobs(logits, token_ids), oracles.token_logprobs(logits, token_ids), dtype, slack=slack)
+    assert_rounded(token_entropy(logits), oracles.token_entropy(logits), dtype, slack=slack)
+
+
+@every_estimator
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(SEEDS)
+def test_a_kl_estimate_in_half_precision_is_rounded_once(dtype: torch.dtype, estimator: str, seed: int) -> None:
+    new, ref = noise(seed, 2, 3).to(dtype), noise(seed + 1, 2, 3).to(dtype)
+    exact = oracles.kl_estimate(new, ref, estimator=estimator)
+    assert_rounded(kl_estimate(new, ref, estimator=estimator), exact, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+def test_token_ids_are_any_integers(dtype: torch.dtype) -> None:
+    logits, token_ids = vocabulary(0)
+    assert_same(token_logprobs(logits, token_ids.to(dtype)), token_logprobs(logits, token_ids))
+
+
+@given(SEEDS, SIZES)
+def test_probabilities_add_up_to_one(seed: int, size: float) -> None:
+    logits, _ = vocabulary(seed, size)
+    every_word = [token_logprobs(logits, torch.full((2, 3), word)) for word in range(5)]
+    assert_same(torch.stack(every_word).exp().sum(0), torch.ones(2, 3).double())
+
+
+@given(SEEDS, st.floats(-1e3, 1e3))
+def test_a_shift_of_the_logits_changes_nothing(seed: int, shift: float) -> None:
+    logits, token_ids = vocabulary(seed)
+    assert_same(token_logprobs(logits + shift, token_ids), token_logprobs(logits, token_ids))
+    assert_same(token_entropy(logits + shift), token_entropy(logits))
+
+
+@given(SEEDS, SIZES, TEMPERATURES)
+def test_entropy_lies_between_zero_and_that_of_the_uniform_policy(seed: int, size: float, temperature: float) -> None:
+    entropy = token_entropy(vocabulary(seed, size)[0], temperature=temperature)
+    assert ((entropy >= 0) & (entropy <= math.log(5) + 1e-12)).all()
+
+
+@given(SEEDS, SIZES)
+def test_a_word_that_cannot_occur_counts_for_nothing_in_value_and_gradient(seed: int, size: float) -> None:
+    logits, token_ids = vocabulary(seed, size)
+    wider = torch.cat([logits, torch.full((2, 3, 1), -torch.inf)], 2)
+    for function in (token_entropy, lambda x: token_logprobs(x, token_ids)):
+        value, grad = gradients(function, wider)
+        expected = gradients(function, logits)
+        assert_same((value, grad[..., :5]), expected)
+        assert grad[..., 5].count_nonzero() == 0
+
+
+def test_log_probabilities_and_entropies_pass_gradcheck() -> None:
+    logits, token_ids = vocabulary(0)
+    assert torch.autograd.gradcheck(lambda x: token_logprobs(x, token_ids, temperature=0.7), logits.requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: token_entropy(x, temperature=0.7), logits.requires_grad_())
+
+
+@every_estimator
+def test_a_kl_estimate_passes_gradcheck(estimator: str) -> None:
+    pair = noise(0, 2, 3).requires_grad_(), noise(1, 2, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda *x: kl_estimate(*x, estimator=estimator), pair)
+
+
+@every_estimator
+@given(tokens())
+def test_a_kl_estimate_has_a_finite_value_and_gradient_at_any_difference(estimator: str, batch: Tokens) -> None:
+    arguments = batch.logprobs.float(), batch.old_logprobs.float()
+    results = gradients(lambda *x: kl_estimate(*x, estimator=estimator), *arguments)
+    assert all(result.isfinite().all() for result in results)
+
+
+@every_estimator
+@given(tokens())
+def test_what_is_under_the_mask_of_a_kl_loss_changes_neither_value_nor_gradient(estimator: str, batch: Tokens) -> None:
+    def loss(*pair: Tensor) -> Tensor:
+        return aggregate(kl_estimate(*pair, estimator=estimator), batch.mask)
+
+    clean = batch.logprobs, batch.old_logprobs
+    dirty = [torch.where(batch.mask, x, torch.nan) for x in clean]
+    assert_same(gradients(loss, *dirty), gradients(loss, *clean), rtol=0, atol=0)
+
+
+@given(st.floats(-30, 0, width=32), st.floats(-30, 0, width=32))
+def test_k3_is_at_least_zero(new: float, ref: float) -> None:
+    assert kl_estimate(torch.tensor([[new]]), torch.tensor([[ref]])).item() >= 0
+
+
+@every_estimator
+@given(tokens())
+def test_the_same_policy_has_no_divergence(estimator: str, batch: Tokens) -> None:
+    assert kl_estimate(batch.logprobs, batch.logprobs, estimator=estimator).count_nonzero() == 0
+
+
+def expectation(values: Tensor, logprobs: Tensor) -> Tensor:
+    return (logprobs.detach().exp() * values).sum()
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+@given(SEEDS)
+def test_k1_and_k3_are_unbiased(estimator: str, seed: int) -> None:
+    policy, reference = noise(seed, 1, 6).log_softmax(1), noise(seed + 1, 1, 6).log_softmax(1)
+    divergence = torch.nn.functional.kl_div(reference, policy, log_target=True, reduction="sum")
+    assert_same(expectation(kl_estimate(policy, reference, estimator=estimator), policy), divergence)
+
+
+@given(SEEDS)
+def test_the_expected_gradient_of_k2_is_that_of_the_divergence(seed: int) -> None:
+    reference = noise(seed + 1, 1, 6).log_softmax(1)
+
+    def divergence(logits: Tensor) -> Tensor:
+        policy = logits.log_softmax(1)
+        return torch.nn.functional.kl_div(reference, policy, log_target=True, reduction="sum")
+
+    def expected_k2(logits: Tensor) -> Tensor:
+        policy = logits.log_softmax(1)
+        return expectation(kl_estimate(policy, reference, estimator="k2"), policy)
+
+    assert_same(gradients(expected_k2, noise(seed, 1, 6))[1], gradients(divergence, noise(seed, 1, 6))[1])
+
+
+@pytest.mark.parametrize("function", [token_entropy, lambda x: token_logprobs(x, torch.zeros(1, 1).long())])
+def test_huge_logits_have_a_finite_value_and_gradient(function: Any) -> None:
+    for result in gradients(function, torch.tensor([[[1e30, -1e30, 0.0]]])):
+        assert result.isfinite().all()

@@ -1,0 +1,119 @@
+"""The report, the tables and the metrics log, from a run folder made by hand."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from accelerate import Accelerator
+from rich.console import Console
+
+from clipo_train.errors import ConfigError
+from clipo_train.metrics import MetricsLog
+from clipo_train.report import completions_table, load_metrics, summary_table, write_report
+
+
+class Page(HTMLParser):
+    """What a page refers to, and its text by tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        named = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.references += [value for value in named if not value.startswith("#")]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and data.strip():
+            self.texts.setdefault(self.tags[-1], []).append(data.strip())
+
+
+def write_run(folder: Path, *, contrastive: bool = True) -> Path:
+    rows = [{"step": 0, "eval/heldout/accuracy": 0.5, "eval/heldout/response_length": 18.04}]
+    for step in range(1, 6):
+        row = {"step": step, "rollout/accuracy": 0.1 * step, "reward/outcome": 0.1 * step, "policy/entropy": 1 / step}
+        row |= {"time/rollout": 0.1, "time/update": 0.2, "time/step": 0.3, "reward/total": 0.1}
+        if contrastive:
+            row |= {"contrastive/loss": 2.0, "contrastive/similarity_positive": 0.9, "reward/contrastive": -0.1}
+        rows.append(row)
+    rows[-1] |= {"eval/heldout/accuracy": 0.875, "eval/heldout/response_length": 20.0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sample = {"step": 5, "prompt": "1+1=", "completion": "<script>alert(1)</script> [bold]", "answer": "2"}
+    sample |= {"success": True, "process": False, "outcome": 1.0, "contrastive": -0.25, "advantage": 0.5}
+    (folder / "completions.jsonl").write_text(json.dumps(sample) + "\n")
+    (folder / "config.yaml").write_text("seed: 12345\n")
+    return folder
+
+
+def test_the_page_stands_alone_and_escapes_what_the_policy_wrote(tmp_path: Path) -> None:
+    text = write_report(write_run(tmp_path)).read_text()
+    page = Page(text)
+    assert page.references == []
+    assert "script" not in page.tags
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "seed: 12345" in text
+
+
+def test_the_page_shows_the_numbers(tmp_path: Path) -> None:
+    page = Page(write_report(write_run(tmp_path)).read_text())
+    assert "0.500 → 0.875" in page.texts["td"]
+    assert "18.0 → 20.0" in page.texts["td"]
+    assert "right, process wrong" in page.texts["td"]
+    assert "-0.250" in page.texts["td"]
+
+
+def test_what_was_not_logged_has_no_heading(tmp_path: Path) -> None:
+    page = Page(write_report(write_run(tmp_path)).read_text())
+    assert "Similarity within groups" in page.texts["h2"]
+    assert page.tags.count("svg") == 7
+    page = Page(write_report(write_run(tmp_path, contrastive=False)).read_text())
+    assert "Similarity within groups" not in page.texts["h2"]
+    assert page.tags.count("svg") == 4
+
+
+def test_the_page_is_the_same_every_time(tmp_path: Path) -> None:
+    first = write_report(write_run(tmp_path)).read_bytes()
+    assert write_report(tmp_path).read_bytes() == first
+
+
+def test_a_line_cut_short_is_passed_over_and_a_later_line_wins(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "a": 1}\n{"step": 0, "a": 0}\n{"step": 1, "a": 2}\n{"step": 2, "'
+    )
+    assert load_metrics(tmp_path) == [{"step": 0, "a": 0}, {"step": 1, "a": 2}]
+
+
+@pytest.mark.parametrize("text", [None, "", "{"])
+def test_a_run_without_metrics_is_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "metrics.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match=r"wanted a folder with a metrics\.jsonl of at least one line"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_terminal_shows_the_same(tmp_path: Path) -> None:
+    console = Console(width=200, record=True, force_terminal=False)
+    with console.capture() as capture:
+        console.print(summary_table(load_metrics(write_run(tmp_path))), completions_table(tmp_path))
+    text = capture.get()
+    assert "0.500 → 0.875" in text
+    assert "<script>alert(1)</script> [bold]" in text
+    assert "right, process wrong" in text
+
+
+def test_the_log_leaves_out_what_is_not_finite_and_rewinds(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, Accelerator())
+    for step in range(4):
+        log.log(step, {"a": float(step), "b": float("nan")})
+        log.completions([{"step": step, "prompt": "é"}])
+    with log.metrics_path.open("a") as file:
+        file.write('{"step": 1')  # a kill cut this short
+    log.rewind(2)
+    assert load_metrics(tmp_path) == [{"step": step, "a": float(step)} for step in range(3)]
+    assert len(log.completions_path.read_text().splitlines()) == 3
