@@ -47,7 +47,7 @@ def grpo_advantages(
     Source:
         GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2); `scale="none"` is Dr. GRPO (arXiv 2503.20783).
 
-    Example:
+    Examples:
         >>> rewards = torch.tensor([1.0, 0.0, 0.0, 0.7, 0.7])
         >>> grpo_advantages(rewards, torch.tensor([0, 0, 0, 1, 1]))
         tensor([ 1.1547, -0.5773, -0.5773,  0.0000,  0.0000])

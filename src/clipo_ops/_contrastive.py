@@ -70,7 +70,7 @@ def infonce(
     Source:
         Contrastive predictive coding (arXiv 1807.03748, eq. 4); CLIPO's default (arXiv 2603.10101).
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0]])
         >>> infonce(logits, torch.tensor([[True, False]]), torch.tensor([[True, True]]))
         tensor([0.1269])
@@ -104,7 +104,7 @@ def supcon_out(
     Source:
         Supervised contrastive learning (arXiv 2004.11362, eq. 2).
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
         >>> supcon_out(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.9076])
@@ -134,7 +134,7 @@ def supcon_in(
     Source:
         Supervised contrastive learning (arXiv 2004.11362, eq. 3).
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
         >>> supcon_in(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.7875])
@@ -163,7 +163,7 @@ def soft_nearest_neighbor(
     Source:
         Soft nearest neighbor loss (arXiv 1902.01889, eq. 1).
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
         >>> soft_nearest_neighbor(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.0943])
@@ -213,7 +213,7 @@ def contrastive_loss(
         CLIPO (arXiv 2603.10101) and its official code, without the latter's epsilon inside the logarithm and the
         anchor's own similarity as the subtracted maximum.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
         >>> success = torch.tensor([True, True, False, False])
         >>> groups = torch.tensor([0, 0, 0, 0])
@@ -254,7 +254,7 @@ def contrastive_anchors(success: Bool[Tensor, " rollouts"], groups: Groups) -> B
     Source:
         CLIPO (arXiv 2603.10101).
 
-    Example:
+    Examples:
         >>> contrastive_anchors(torch.tensor([True, True, False, True, True]), torch.tensor([0, 0, 0, 1, 1]))
         tensor([ True,  True, False, False, False])
     """

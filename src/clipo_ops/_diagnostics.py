@@ -51,7 +51,7 @@ def group_similarity(
     Source:
         Logged by the official CLIPO code (arXiv 2603.10101), there over a rollouts x rollouts matrix.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> group_similarity(embeddings, torch.tensor([True, True, False]), torch.tensor([5, 5, 5]))
         GroupSimilarity(positive=tensor(1.), negative=tensor(0.))

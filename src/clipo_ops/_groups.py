@@ -28,7 +28,7 @@ class GroupLayout(NamedTuple):
         position: The slot of each rollout, counted row by row.
         ordered: Rollout i stands in slot i and no slot is empty, so that laying out is a view.
 
-    Example:
+    Examples:
         >>> layout = GroupLayout.from_ids(torch.tensor([7, 3, 7, 7]))
         >>> layout.gather(torch.tensor([0.0, 1.0, 2.0, 3.0]))
         tensor([[1., 1., 1.],

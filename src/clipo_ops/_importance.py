@@ -35,7 +35,7 @@ def log_ratio(
     Source:
         PPO (arXiv 1707.06347, section 3).
 
-    Example:
+    Examples:
         >>> mask = torch.tensor([[True, True, False]])
         >>> log_ratio(torch.tensor([[-1.0, -0.5, 0.0]]), torch.tensor([[-1.5, -90.0, float("nan")]]), mask)
         tensor([[ 0.5000, 20.0000,  0.0000]])

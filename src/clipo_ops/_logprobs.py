@@ -41,7 +41,7 @@ def token_logprobs(
     Source:
         Definition of the softmax policy.
 
-    Example:
+    Examples:
         >>> token_logprobs(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[1]]))
         tensor([[-0.6931]])
     """
@@ -74,7 +74,7 @@ def token_entropy(
     Source:
         Definition of Shannon's entropy.
 
-    Example:
+    Examples:
         >>> token_entropy(torch.tensor([[[0.0, 0.0], [9.0, 0.0]]]))
         tensor([[0.6931, 0.0012]])
     """
@@ -115,7 +115,7 @@ def kl_estimate(
     Source:
         J. Schulman, "Approximating KL divergence" (2020); `k3` is GRPO's (arXiv 2402.03300, eq. 4).
 
-    Example:
+    Examples:
         >>> kl_estimate(torch.tensor([[-1.0]]), torch.tensor([[-1.5]]))
         tensor([[0.1065]])
     """

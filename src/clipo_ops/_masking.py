@@ -56,7 +56,7 @@ def aggregate(
         GRPO (arXiv 2402.03300, eq. 3) is `seq-mean-token-mean`; DAPO (arXiv 2503.14476, eq. 8) is `token-mean`;
         Dr. GRPO (arXiv 2503.20783, section 3.1) is `seq-mean-token-sum-norm` with $D$ = rollouts x maximum length.
 
-    Example:
+    Examples:
         >>> values = torch.tensor([[1.0, 2.0], [6.0, float("nan")]])
         >>> mask = torch.tensor([[True, True], [True, False]])
         >>> aggregate(values, mask, mode="token-mean")
@@ -101,7 +101,7 @@ def aggregate_denominator(
     Source:
         See `aggregate`.
 
-    Example:
+    Examples:
         >>> mask = torch.tensor([[True, True, True], [True, False, False]])
         >>> aggregate_denominator(mask, mode="token-mean")
         tensor(4.)

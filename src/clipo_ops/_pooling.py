@@ -29,7 +29,7 @@ def mean_pool(
     Source:
         CLIPO (arXiv 2603.10101): the embedding is taken from the mean of the last layer over response tokens.
 
-    Example:
+    Examples:
         >>> hidden = torch.tensor([[[1.0, 4.0], [3.0, 8.0], [9.0, 9.0]]])
         >>> mean_pool(hidden, torch.tensor([[True, True, False]]))
         tensor([[2., 6.]])
@@ -57,7 +57,7 @@ def last_token_pool(
     Source:
         The usual sequence embedding of decoder-only models, such as E5-Mistral (arXiv 2401.00368).
 
-    Example:
+    Examples:
         >>> hidden = torch.tensor([[[1.0, 4.0], [3.0, 8.0], [9.0, 9.0]]])
         >>> last_token_pool(hidden, torch.tensor([[True, True, False]]))
         tensor([[3., 8.]])

@@ -35,7 +35,7 @@ def contrastive_reward(
     Source:
         CLIPO (arXiv 2603.10101): $\lambda$ = 0.2, floor -0.5.
 
-    Example:
+    Examples:
         >>> contrastive_reward(torch.tensor([0.0, 1.0, 4.0]))
         tensor([ 0.0000, -0.2000, -0.5000])
     """

@@ -59,7 +59,7 @@ def clipped_surrogate(
         PPO (arXiv 1707.06347, eq. 7); asymmetric bounds: DAPO (arXiv 2503.14476, eq. 10); dual clip: Ye et al.
         (arXiv 1912.09729).
 
-    Example:
+    Examples:
         >>> result = clipped_surrogate(torch.tensor([[0.0, 0.5, 0.5]]), torch.tensor([[1.0, 1.0, -1.0]]))
         >>> result.loss
         tensor([[-1.0000, -1.2000,  1.6487]])

@@ -86,10 +86,12 @@ def tokens(draw: st.DrawFn) -> Tokens:
     """Log-probabilities that differ by anything between nothing and +-200 nats, and advantages of any sign and 0."""
     mask = draw(masks())
     rollouts, length = mask.shape
-    differences = st.one_of(st.sampled_from([0.0, 200.0, -200.0, 20.0, 90.0, -100.0]), st.floats(-1, 1))
+    differences = st.one_of(
+        st.sampled_from([0.0, 200.0, -200.0, 20.0, 90.0, -100.0]), st.floats(-1, 1, allow_subnormal=False)
+    )
     count = rollouts * length
     difference = torch.tensor(draw(st.lists(differences, min_size=count, max_size=count)), dtype=torch.float64)
     logprobs = -noise(draw(SEEDS), rollouts, length).abs()
-    advantages = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-5, 5))
+    advantages = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-5, 5, allow_subnormal=False))
     drawn = draw(st.lists(advantages, min_size=rollouts, max_size=rollouts))
     return Tokens(logprobs, logprobs - difference.view(mask.shape), torch.tensor(drawn, dtype=torch.float64), mask)

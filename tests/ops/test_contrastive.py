@@ -290,8 +290,8 @@ def test_supcon_out_is_the_expectation_of_infonce(seed: int, temperature: float)
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16], ids=str)
 def test_positives_are_drawn_uniformly(default: torch.dtype) -> None:
     """With a default dtype of 8 bits, draws that tie would favour the first positives."""
-    logits = torch.arange(40.0).expand(20000, 40)
-    positives = torch.arange(40).expand(20000, 40) % 4 != 3
+    logits = torch.arange(40.0).expand(100000, 40)
+    positives = torch.arange(40).expand(100000, 40) % 4 != 3
     before = torch.get_default_dtype()
     torch.set_default_dtype(default)
     try:
@@ -300,8 +300,8 @@ def test_positives_are_drawn_uniformly(default: torch.dtype) -> None:
         torch.set_default_dtype(before)
     places = (logits[0, positives[0]].double().logsumexp(0) - drawn.double()).round().long()
     counts = torch.bincount(places, minlength=40)[positives[0]].double()
-    chi_square = (counts - 20000 / 30).square().sum() / (20000 / 30)
-    assert counts.sum() == 20000
+    chi_square = (counts - 100000 / 30).square().sum() / (100000 / 30)
+    assert counts.sum() == 100000
     assert chi_square < 29 + 5 * 58**0.5  # mean and five deviations of chi-square with 29 degrees of freedom
 
 

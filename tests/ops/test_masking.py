@@ -131,8 +131,8 @@ def test_a_constant_has_the_mean_that_the_mode_says(mode: str, mask: Tensor) -> 
 
 
 def test_dr_grpo_divides_by_a_constant_whatever_the_lengths() -> None:
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    assert aggregate(torch.ones(2, 3), mask, mode="seq-mean-token-sum-norm", denominator=2 * 3).item() == 4 / 6
+    mask = torch.tensor([[True, True, True, True], [True, False, False, False]])
+    assert aggregate(torch.ones(2, 4), mask, mode="seq-mean-token-sum-norm", denominator=2 * 4).item() == 5 / 8
 
 
 def test_a_sum_of_4097_ones_in_bfloat16_is_not_stuck() -> None:

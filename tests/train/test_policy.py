@@ -130,7 +130,7 @@ def test_credit_without_a_head_is_plain_grpo() -> None:
 def test_bfloat16_weights_and_gradient_checkpointing(untrained: Path) -> None:
     model, tokenizer = load_policy(ModelConfig(path=str(untrained), dtype="bfloat16", gradient_checkpointing=True))
     assert model.dtype == torch.bfloat16
-    assert model.is_gradient_checkpointing
+    assert model.is_activation_checkpointing
     generation = generate(TransformersEngine(model, tokenizer))
     model.train()
     logits, _ = forward(model, generation, torch.arange(12))

@@ -1,0 +1,62 @@
+"""The site: every public name has its entry, every formula is rendered, every code block runs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clipo_ops
+
+ROOT = Path(__file__).parents[2]
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_public_name_is_documented(site: Path) -> None:
+    pages = "".join(path.read_text() for path in (site / "api").rglob("*.html"))
+    missing = [name for name in clipo_ops.__all__ if f'id="clipo_ops.{name}"' not in pages]
+    assert missing == []
+
+
+def test_every_formula_is_rendered(site: Path) -> None:
+    texts = {path: path.read_text() for path in site.rglob("*.html")}
+    assert sum(text.count("<math") for text in texts.values()) > 100
+    for path, text in texts.items():
+        assert 'class="arithmatex"' not in text, path
+        visible = re.sub(r"<(script|pre|code|math)\b.*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\\(frac|sum|log|lambda|tau|text|lVert|operatorname)\b|\$\$", visible), path
+
+
+def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
+    for path in site.rglob("*.html"):
+        fetched = re.findall(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="(https?://[^"]+)"', path.read_text())
+        assert fetched == [], path
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem
+)
+def test_every_python_block_runs(path: Path) -> None:
+    import torch
+
+    names = {
+        "torch": torch,
+        "hidden": torch.randn(8, 12, 64),
+        "mask": torch.ones(8, 12, dtype=torch.bool),
+        "success": torch.arange(8) % 4 < 2,
+        "outcome": (torch.arange(8) % 4 < 2).float(),
+        "groups": torch.arange(8) // 4,
+        "head": torch.nn.Linear(64, 32, bias=False),
+    }
+    for block in PYTHON_BLOCK.findall(path.read_text(encoding="utf-8")):
+        exec(compile(block, str(path), "exec"), names)  # noqa: S102 - our own examples

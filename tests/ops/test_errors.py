@@ -1,0 +1,142 @@
+"""Bad values get one line that names the argument, what it wanted and what it got; bad shapes get a type error."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+from torch import Tensor
+
+import clipo_ops
+from clipo_ops import GroupLayout
+
+from .table import EAGER_CASES, ONE_OF_EACH, Case
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("aggregate", "mode", ["sum", "", "Token-Mean"], "token-mean, seq-mean-token-mean"),
+    ("aggregate", "denominator", [0, -1.5, math.nan], "positive"),
+    ("aggregate_denominator", "mode", ["sum"], "token-mean, seq-mean-token-mean"),
+    ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
+    ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
+    ("contrastive_loss", "temperature", [0, -0.05, math.nan], "above 0"),
+    ("contrastive_loss", "scope", ["cross", "batch", "all"], "'group'"),
+    ("contrastive_loss", "reduction", ["max", ""], "'mean', 'sum' or 'none'"),
+    ("contrastive_reward", "weight", [-0.1, math.nan], "at least 0"),
+    ("contrastive_reward", "floor", [0.1, math.nan], "at most 0"),
+    ("grpo_advantages", "scale", ["std", "None"], "'group', 'batch' or 'none'"),
+    ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("kl_estimate", "estimator", ["k4", "K1"], "'k1', 'k2' or 'k3'"),
+    ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
+    ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
+    ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
+]
+BAD = [pytest.param(op, name, bad, wanted) for op, name, values, wanted in BAD_VALUES for bad in values]
+OF = {case.op: case for case in ONE_OF_EACH}
+
+
+@pytest.mark.parametrize(("op", "argument", "bad", "wanted"), BAD)
+def test_a_bad_value_is_named_with_what_was_wanted(op: str, argument: str, bad: Any, wanted: str) -> None:
+    call = OF[op].function
+    line = f"{re.escape(argument)}: wanted .*{re.escape(wanted)}.*, got {re.escape(repr(bad))}"
+    with pytest.raises(ValueError, match=f"^{line}$"):
+        call(**OF[op].inputs(), **{argument: bad})
+
+
+@pytest.mark.parametrize("bad", [None, 0, -1])
+def test_the_normalised_sum_needs_a_maximum_length(bad: int | None) -> None:
+    with pytest.raises(ValueError, match=rf"^max_length: wanted .*seq-mean-token-sum-norm.*, got {bad}$"):
+        clipo_ops.aggregate_denominator(torch.ones(1, 1).bool(), mode="seq-mean-token-sum-norm", max_length=bad)
+
+
+def test_the_normalised_sum_needs_a_denominator() -> None:
+    with pytest.raises(ValueError, match=r"^max_length: wanted .*give aggregate a denominator.*, got None$"):
+        clipo_ops.aggregate(torch.ones(1, 1), torch.ones(1, 1).bool(), mode="seq-mean-token-sum-norm")
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "size", "line"),
+    [
+        (6, 0, "size: wanted at least 1, got 0"),
+        (0, 2, "rollouts: wanted at least 1, got 0"),
+        (7, 2, "rollouts: wanted a multiple of the group size 2, got 7"),
+    ],
+)
+def test_a_layout_of_an_impossible_size(rollouts: int, size: int, line: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{line}$"):
+        GroupLayout.from_size(rollouts, size, device="cpu")
+
+
+def test_a_layout_of_nothing() -> None:
+    with pytest.raises(ValueError, match=r"^group_ids: wanted at least one rollout, got 0$"):
+        GroupLayout.from_ids(torch.zeros(0).long())
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in EAGER_CASES if c.arguments.get("groups") in ("layout", "ordered")], ids=str
+)
+def test_a_layout_of_another_batch(case: Case) -> None:
+    other = GroupLayout.from_size(8, 4, device="cpu")
+    with pytest.raises(ValueError, match=r"^groups: wanted 12 rollouts, got 8$"):
+        case({**case.inputs(), "groups": other})
+
+
+TENSORS = [
+    pytest.param(case, argument, id=f"{case}-{argument}")
+    for case in EAGER_CASES
+    for argument, value in case.inputs().items()
+    if isinstance(value, Tensor)
+]
+
+
+@pytest.mark.parametrize(("case", "argument"), TENSORS)
+def test_one_axis_too_many_is_a_type_error(case: Case, argument: str) -> None:
+    inputs = case.inputs()
+    with pytest.raises(TypeCheckError):
+        case({**inputs, argument: inputs[argument].unsqueeze(-1)})
+
+
+@pytest.mark.parametrize(("case", "argument"), TENSORS)
+def test_another_kind_of_dtype_is_a_type_error(case: Case, argument: str) -> None:
+    inputs = case.inputs()
+    other = torch.int64 if inputs[argument].is_floating_point() else torch.float32
+    with pytest.raises(TypeCheckError):
+        case({**inputs, argument: inputs[argument].to(other)})
+
+
+@pytest.mark.parametrize(
+    ("case", "argument"), [p for p in TENSORS if len(p.values[0].arguments) > 1 and p.values[1] != "denominator"]
+)
+def test_one_rollout_too_few_is_a_type_error(case: Case, argument: str) -> None:
+    inputs = case.inputs()
+    error = ValueError if isinstance(inputs.get("groups"), GroupLayout) and len(inputs) == 2 else TypeCheckError
+    with pytest.raises(error):
+        case({**inputs, argument: inputs[argument][1:]})
+
+
+@pytest.mark.parametrize(
+    ("op", "argument"),
+    [
+        ("mean_pool", "mask"),
+        ("last_token_pool", "mask"),
+        ("log_ratio", "mask"),
+        ("log_ratio", "old_logprobs"),
+        ("token_logprobs", "token_ids"),
+        ("kl_estimate", "ref_logprobs"),
+        ("aggregate", "mask"),
+        ("supcon_out", "positives"),
+        ("infonce", "candidates"),
+    ],
+)
+def test_one_token_or_candidate_too_few_is_a_type_error(op: str, argument: str) -> None:
+    inputs = OF[op].inputs()
+    with pytest.raises(TypeCheckError):
+        OF[op]({**inputs, argument: inputs[argument][:, 1:]})
+
+
+def test_an_objective_that_does_not_reduce_its_last_axis_is_a_type_error() -> None:
+    with pytest.raises(TypeCheckError):
+        clipo_ops.contrastive_loss(**OF["contrastive_loss"].inputs(), objective=lambda *row: row[0], reduction="none")

@@ -1,0 +1,71 @@
+"""Parity with the official CLIPO code (13c5fd6), on inputs where its epsilon does no harm.
+
+`official_contrastive.json` holds the outputs of its `supcon_loss` in float64: value per rollout, mean over anchors and
+gradient of the mean, by loss, level, distance and kind of anchors.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clipo_ops import contrastive_loss, infonce, soft_nearest_neighbor, supcon_in, supcon_out
+
+OBJECTIVES = {
+    "infonce_loss": infonce,
+    "supcon_loss_out": supcon_out,
+    "supcon_loss_in": supcon_in,
+    "soft_nn_loss": soft_nearest_neighbor,
+}
+GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "official_contrastive.json").read_text())
+COVERED = [
+    case
+    for case in GOLDENS
+    if (case["level"], case["distance"], case["anchors"]) == ("group", "cosine_distance", "success")
+]
+
+
+def name(case: dict[str, Any]) -> str:
+    return f"{case['loss_type']}-{case['temperature']}"
+
+
+def inputs(case: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    embeddings = torch.tensor(case["embeddings"], dtype=torch.float64, requires_grad=True)
+    return embeddings, torch.tensor(case["success"]).bool(), torch.tensor(case["group_ids"])
+
+
+def test_every_loss_is_covered_and_nothing_is_dropped_silently() -> None:
+    assert Counter(case["loss_type"] for case in COVERED) == dict.fromkeys(OBJECTIVES, 3)
+    assert len(GOLDENS) - len(COVERED) == 108  # levels cross and batch, l2 distance, all rollouts as anchors
+
+
+@pytest.mark.parametrize("case", COVERED, ids=name)
+def test_losses_are_the_official_ones(case: dict[str, Any]) -> None:
+    embeddings, success, groups = inputs(case)
+    losses = contrastive_loss(
+        embeddings,
+        success,
+        groups,
+        objective=OBJECTIVES[case["loss_type"]],
+        temperature=case["temperature"],
+        reduction="none",
+    )
+    certain = torch.tensor([i not in (case.get("ignore_groups") or []) for i in groups.tolist()])
+    assert certain.sum() > 0
+    expected = torch.tensor(case["per_rollout"], dtype=torch.float64)
+    torch.testing.assert_close(losses[certain], expected[certain], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", COVERED, ids=name)
+def test_mean_and_gradient_are_the_official_ones(case: dict[str, Any]) -> None:
+    assert not case.get("ignore_groups")  # a mean over groups with a random positive could not be compared
+    embeddings, success, groups = inputs(case)
+    objective, temperature = OBJECTIVES[case["loss_type"]], case["temperature"]
+    mean = contrastive_loss(embeddings, success, groups, objective=objective, temperature=temperature)
+    (grad,) = torch.autograd.grad(mean, embeddings)
+    assert mean.item() == pytest.approx(case["mean"], abs=1e-6)
+    torch.testing.assert_close(grad, torch.tensor(case["grad"], dtype=torch.float64), rtol=0, atol=1e-6)
