@@ -32,9 +32,8 @@ def main() -> None:
         seconds = statistics.median(row[name] for row in rows)
         print(f"  {name:20} {1000 * seconds:7.2f} ms  {100 * seconds / step:5.1f} %")
     share = statistics.median(row["time/contrastive"] / row["time/step"] for row in rows)
-    print(
-        f"contrastive share {100 * share:.1f} %, wanted at most {100 * LIMIT:.0f} %: {'met' if share <= LIMIT else 'MISSED'}"
-    )
+    met = "met" if share <= LIMIT else "MISSED"
+    print(f"contrastive share {100 * share:.1f} %, wanted at most {100 * LIMIT:.0f} %: {met}")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,6 @@ def grpo_advantages(
         variance = squares / (size - 1).clamp(min=1)
     else:
         variance = (values - values.mean()).square().sum() / max(len(values) - 1, 1)
-    deviation = variance.sqrt() + eps
-    # With eps = 0 a constant group would be 0 / 0.
-    return torch.where(centered == 0, 0, centered / deviation).to(rewards.dtype)
+    constant = variance == 0
+    deviation = torch.where(constant, 1, variance).sqrt() + eps
+    return torch.where(constant, 0, centered / deviation).to(rewards.dtype)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from clipo_ops._groups import GroupLayout, Groups, as_layout
 from clipo_ops._typing import at_least_float32, require, shaped
@@ -139,7 +140,7 @@ def supcon_in(
         >>> supcon_in(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.7875])
     """
-    return soft_nearest_neighbor(logits, positives, candidates) + positives.sum(-1).log()
+    return soft_nearest_neighbor(logits, positives, candidates) + positives.sum(-1).to(logits.dtype).log()
 
 
 @shaped
@@ -311,9 +312,14 @@ class _GroupGram(torch.autograd.Function):
         ctx.save_for_backward(embeddings, layout.members, layout.valid, layout.position)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         embeddings, members, valid, position = ctx.saved_tensors
         layout = GroupLayout(members, valid, position, ctx.ordered)
+        rows = layout.gather(embeddings)
         with torch.autocast(embeddings.device.type, enabled=False):
-            slots = (grads[0] + grads[0].mT) @ layout.gather(embeddings)
-        return layout.scatter(slots), None
+            slots = (grads[0] + grads[0].mT) @ rows
+        if layout.ordered:
+            return layout.scatter(slots), None
+        spent = rows.flatten(0, 1).narrow(0, 0, len(embeddings))  # as large as the result, and needed no more
+        return torch.index_select(slots.flatten(0, 1), 0, position, out=spent), None

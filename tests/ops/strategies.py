@@ -92,6 +92,6 @@ def tokens(draw: st.DrawFn) -> Tokens:
     count = rollouts * length
     difference = torch.tensor(draw(st.lists(differences, min_size=count, max_size=count)), dtype=torch.float64)
     logprobs = -noise(draw(SEEDS), rollouts, length).abs()
-    advantages = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.floats(-5, 5, allow_subnormal=False))
+    advantages = st.one_of(st.sampled_from([0.0, 1.0, -1.0]), st.integers(-500, 500).map(lambda n: n / 100))
     drawn = draw(st.lists(advantages, min_size=rollouts, max_size=rollouts))
     return Tokens(logprobs, logprobs - difference.view(mask.shape), torch.tensor(drawn, dtype=torch.float64), mask)

@@ -94,7 +94,10 @@ ONE_OF_EACH = list({case.op: case for case in reversed(CASES)}.values())
 
 
 def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
-    """All example tensors for a number of rollouts that is a multiple of 4; the values do not depend on the dtype."""
+    """All example tensors for a number of rollouts that is a multiple of 4.
+
+    No two axes of a call have one size by chance: a dynamic graph would take it for a rule.
+    """
     generator = torch.Generator().manual_seed(rollouts)
     length = rollouts // 2 + 1
 
@@ -109,7 +112,7 @@ def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
     candidates = (torch.arange(6) != 5).repeat(rollouts, 1)
     positives = candidates & (torch.arange(6) < place.unsqueeze(1) % 4 + 1)
     return {
-        "hidden": normal(rollouts, length, 5),
+        "hidden": normal(rollouts, length, 13),
         "mask": mask,
         "logprobs": -normal(rollouts, length).abs(),
         "old_logprobs": -normal(rollouts, length).abs(),
@@ -117,14 +120,14 @@ def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
         "log_ratio": normal(rollouts, length) / 2,
         "advantages": normal(rollouts),
         "token_advantages": normal(rollouts, length),
-        "logits": normal(rollouts, length, 11),
-        "token_ids": torch.randint(0, 11, (rollouts, length), generator=generator),
+        "logits": normal(rollouts, length, 17),
+        "token_ids": torch.randint(0, 17, (rollouts, length), generator=generator),
         "denominator": torch.tensor(40.0),
         "rows": normal(rollouts, 6),
         "positives": positives,
         "one_positive": (place.unsqueeze(1) % 4) == torch.arange(6),
         "candidates": candidates,
-        "embeddings": normal(rollouts, 5),
+        "embeddings": normal(rollouts, 13),
         "rewards": normal(rollouts),
         "loss": normal(rollouts).abs() * 3,
         "success": place % 5 < 3,

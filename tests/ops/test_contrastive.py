@@ -61,6 +61,17 @@ def test_low_precision_is_rounded_once(objective: Any, dtype: torch.dtype, batch
 
 
 @every_objective
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(seed=SEEDS)
+def test_an_objective_on_half_precision_logits_is_rounded_once(objective: Any, dtype: torch.dtype, seed: int) -> None:
+    logits = (noise(seed, 1, 6) * 5).to(dtype)
+    positives, candidates = torch.tensor([[True, True, True, False, False, False]]), torch.arange(6).view(1, 6) < 5
+    row = [x[0].tolist() for x in (logits, positives, candidates)]
+    exact = oracles.tensor([getattr(oracles, objective.__name__)(*row)])
+    assert_rounded(objective(logits, positives, candidates), exact, dtype)
+
+
+@every_objective
 @given(batch=anchored_batches())
 def test_passes_gradcheck(objective: Any, batch: Batch) -> None:
     def loss(embeddings: Tensor) -> Tensor:

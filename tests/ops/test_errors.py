@@ -135,8 +135,3 @@ def test_one_token_or_candidate_too_few_is_a_type_error(op: str, argument: str) 
     inputs = OF[op].inputs()
     with pytest.raises(TypeCheckError):
         OF[op]({**inputs, argument: inputs[argument][:, 1:]})
-
-
-def test_an_objective_that_does_not_reduce_its_last_axis_is_a_type_error() -> None:
-    with pytest.raises(TypeCheckError):
-        clipo_ops.contrastive_loss(**OF["contrastive_loss"].inputs(), objective=lambda *row: row[0], reduction="none")

@@ -51,8 +51,3 @@ def test_a_layout_from_a_size_never_waits_for_the_device() -> None:
         values = torch.empty(12, 3, device="cuda")
         assert layout.scatter(layout.gather(values)).device.type == "cuda"
         assert layout.valid.shape == (3, 4)
-
-
-def test_a_layout_from_ids_does() -> None:
-    with FakeTensorMode(), pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
-        GroupLayout.from_ids(torch.empty(12, dtype=torch.int64))

@@ -62,7 +62,7 @@ def rewards_of(batch: Batch, temperature: float = 0.05) -> Tensor:
 
 
 @given(batches(), TEMPERATURES)
-def test_whoever_is_no_anchor_gets_nothing(batch: Batch, temperature: float) -> None:
+def test_a_wrong_rollout_and_whoever_else_is_no_anchor_gets_nothing(batch: Batch, temperature: float) -> None:
     anchors = contrastive_anchors(batch.success, batch.ids)
     assert (rewards_of(batch, temperature)[~anchors] == 0).all()
 

@@ -1,0 +1,241 @@
+"""Speed and memory of clipo_ops, each with its limit or peer in the same run.
+
+`python benchmarks/ops.py [--rounds 30] [--output benchmarks/results/ops.json]`
+"""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from harness import extra_memory, keep_freed_buffers, machine, ordinary_environment, time_side_by_side
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from clipo_ops import GroupLayout, aggregate, contrastive_loss, grpo_advantages, infonce, supcon_out
+
+ROLLOUTS, SIZE, DIM = 8192, 16, 512
+
+
+class Row(NamedTuple):
+    """One comparison; `wanted` bounds the ratio of ours to the other."""
+
+    what: str
+    ours: str
+    other: str
+    ratio: float
+    wanted: float | None
+
+
+class Batch:
+    """Embeddings in groups of one size, with ids both in order and shuffled."""
+
+    def __init__(self, rollouts: int = ROLLOUTS, dim: int = DIM) -> None:
+        torch.manual_seed(0)
+        self.embeddings = torch.randn(rollouts, dim, requires_grad=True)
+        self.success = torch.rand(rollouts) < 0.5
+        self.layout = GroupLayout.from_size(rollouts, SIZE, device="cpu")
+        self.ids = torch.arange(rollouts) // SIZE
+        self.shuffled = self.ids[torch.randperm(rollouts)]
+
+    def ours(self, groups: Tensor | GroupLayout, objective: Callable[..., Tensor] = infonce) -> object:
+        """Forward and backward."""
+        loss = contrastive_loss(self.embeddings, self.success, groups, objective=objective)
+        return torch.autograd.grad(loss, self.embeddings)
+
+    def autograd(self) -> object:
+        """supcon_out by autograd over normalised embeddings, for equal groups in order."""
+        z = normalize(self.embeddings, dim=1).view(-1, SIZE, DIM)
+        right = self.success.view(-1, SIZE)
+        other = ~torch.eye(SIZE, dtype=torch.bool)
+        logits = (z @ z.mT / 0.05).masked_fill(~other, -math.inf)
+        positives = right[:, :, None] & right[:, None, :] & other
+        mean = logits.masked_fill(~positives, 0).sum(2) / positives.sum(2).clamp(min=1)
+        anchors = positives.any(2) & ~right.all(1, keepdim=True)
+        loss = (logits.logsumexp(2) - mean)[anchors].mean()
+        return torch.autograd.grad(loss, self.embeddings)
+
+    def all_pairs(self) -> object:
+        """supcon_out over rollouts x rollouts, with groups as masks."""
+        z = normalize(self.embeddings, dim=1)
+        same = (self.ids[:, None] == self.ids) & ~torch.eye(len(z), dtype=torch.bool)
+        logits = (z @ z.T / 0.05).masked_fill(~same, -math.inf)
+        positives = same & self.success[:, None] & self.success
+        mean = logits.masked_fill(~positives, 0).sum(1) / positives.sum(1).clamp(min=1)
+        anchors = positives.any(1) & (same & ~self.success).any(1)
+        loss = (logits.logsumexp(1) - mean)[anchors].mean()
+        return torch.autograd.grad(loss, self.embeddings)
+
+
+def contrastive(rounds: int) -> list[Row]:
+    """Against the bare products that equal groups need, and against other ways to write it."""
+    batch = Batch()
+    rows = batch.embeddings.detach().view(-1, SIZE, DIM).clone()
+    gradient = torch.randn(ROLLOUTS // SIZE, SIZE, SIZE)
+
+    def products() -> object:
+        return rows @ rows.mT, gradient @ rows, gradient.mT @ rows
+
+    times = time_side_by_side(
+        {
+            "three bare products": products,
+            "equal groups": lambda: batch.ours(batch.layout),
+            "shuffled ids": lambda: batch.ours(batch.shuffled),
+            "equal groups, supcon_out": lambda: batch.ours(batch.layout, supcon_out),
+            "autograd": batch.autograd,
+        },
+        rounds=rounds,
+    )
+    pairs = time_side_by_side({"all pairs": batch.all_pairs}, rounds=2)["all pairs"]
+    what = f"contrastive_loss, forward and backward, {ROLLOUTS} x {DIM}, groups of {SIZE}"
+    bare = times["three bare products"]
+    return [
+        _timed(f"{what}: equal groups / three bare products", times["equal groups"], bare, 1.5),
+        _timed(f"{what}: shuffled ids / three bare products", times["shuffled ids"], bare, 3.0),
+        _timed(f"{what}: supcon_out / plain autograd", times["equal groups, supcon_out"], times["autograd"], None),
+        _timed(f"{what}: supcon_out / rollouts x rollouts", times["equal groups, supcon_out"], pairs, None),
+    ]
+
+
+def memory() -> list[Row]:
+    """Extra peak memory, each in a fresh process."""
+    size = ROLLOUTS * DIM * 4
+    rows = []
+    for name, wanted in (("equal groups", 3.0), ("shuffled ids", 3.0), ("rollouts x rollouts", None)):
+        command = [sys.executable, __file__, "--memory-of", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=ordinary_environment())  # noqa: S603
+        extra = int(done.stdout)
+        rows.append(
+            Row(
+                f"contrastive_loss, extra memory, {name} / the embeddings",
+                f"{extra / 2**20:.0f} MiB",
+                f"{size / 2**20:.0f} MiB",
+                extra / size,
+                wanted,
+            )
+        )
+    return rows
+
+
+def memory_of(name: str) -> int:
+    """Extra memory of one forward and backward in this process, its threads and kernels being warm."""
+    batch, small = Batch(), Batch(rollouts=8 * SIZE)
+    ways: dict[str, Callable[[Batch], object]] = {
+        "equal groups": lambda it: it.ours(it.layout, supcon_out),
+        "shuffled ids": lambda it: it.ours(it.shuffled, supcon_out),
+        "rollouts x rollouts": Batch.all_pairs,
+    }
+    ways[name](small)
+    return extra_memory(lambda: ways[name](batch))
+
+
+def growth(rounds: int) -> list[Row]:
+    """The exponent of time in the number of rollouts, from 256 to 65,536."""
+    sizes = [256, 1024, 4096, 16384, 65536]
+    batches = {count: Batch(count, 128) for count in sizes}
+    rows = []
+    for name in ("equal groups", "shuffled ids"):
+        times = {}
+        for count, batch in batches.items():
+            groups = batch.layout if name == "equal groups" else batch.shuffled
+            call = {"ours": lambda batch=batch, groups=groups: batch.ours(groups)}
+            times[count] = time_side_by_side(call, rounds=rounds)["ours"]
+        ratio = times[sizes[-1]] / times[sizes[-2]]
+        what = f"contrastive_loss, dim 128, {name}: time at 65536 / at 16384 rollouts, where linear is 4"
+        rows.append(Row(what, _seconds(times[sizes[-1]]), _seconds(times[sizes[-2]]), ratio, 4.6))
+        what = f"contrastive_loss, dim 128, {name}: time at 65536 / at 256 rollouts, where linear is 256"
+        rows.append(
+            Row(what, _seconds(times[sizes[-1]]), _seconds(times[sizes[0]]), times[sizes[-1]] / times[256], 294.0)
+        )
+    return rows
+
+
+def advantages(rounds: int) -> list[Row]:
+    """Against the few lines that equal groups in order allow."""
+    batch = Batch(dim=1)
+    rewards = (torch.rand(ROLLOUTS) < 0.5).float()
+
+    def view() -> Tensor:
+        rows = rewards.view(-1, SIZE)
+        return ((rows - rows.mean(1, keepdim=True)) / (rows.std(1, keepdim=True) + 1e-6)).view(-1)
+
+    def build() -> Tensor:
+        return grpo_advantages(rewards, GroupLayout.from_size(ROLLOUTS, SIZE, device="cpu"))
+
+    times = time_side_by_side(
+        {
+            "view": view,
+            "layout": lambda: grpo_advantages(rewards, batch.layout),
+            "layout built each time": build,
+            "shuffled ids": lambda: grpo_advantages(rewards, batch.shuffled),
+        },
+        rounds=20 * rounds,
+    )
+    wanted = {"layout": 2.0, "layout built each time": 2.0, "shuffled ids": 10.0}
+    return [
+        _timed(f"grpo_advantages, {ROLLOUTS} rollouts: {name} / view(-1, {SIZE})", times[name], times["view"], limit)
+        for name, limit in wanted.items()
+    ]
+
+
+def shape_checking(rounds: int) -> list[Row]:
+    """Seconds that checking adds to a call, eager and compiled."""
+    values, mask = torch.randn(4, 8), torch.ones(4, 8, dtype=torch.bool)
+    plain = aggregate.__wrapped__  # type: ignore[attr-defined]
+    compiled = {name: torch.compile(function, fullgraph=True) for name, function in (("on", aggregate), ("off", plain))}
+    eager = {"eager": lambda: aggregate(values, mask), "eager, unchecked": lambda: plain(values, mask)}
+    traced = {
+        "compiled": lambda: compiled["on"](values, mask),
+        "compiled, unchecked": lambda: compiled["off"](values, mask),
+    }
+    times = {
+        name: time for pair in (eager, traced) for name, time in time_side_by_side(pair, rounds=100 * rounds).items()
+    }
+    added = times["eager"] - times["eager, unchecked"]
+    limit = 100e-6
+    return [
+        Row("shape checking, added to a call / 100 microseconds", _seconds(added), _seconds(limit), added / limit, 1.0),
+        _timed("shape checking, compiled: checked / unchecked", times["compiled"], times["compiled, unchecked"], 1.1),
+    ]
+
+
+def _timed(what: str, ours: float, other: float, wanted: float | None) -> Row:
+    return Row(what, _seconds(ours), _seconds(other), ours / other, wanted)
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e6:.0f} us" if value < 1e-3 else f"{value * 1e3:.1f} ms"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        print(memory_of(arguments.memory_of))
+        return
+    keep_freed_buffers()
+    rounds = arguments.rounds
+    rows = [*memory(), *contrastive(rounds), *growth(max(5, rounds // 3)), *advantages(rounds), *shape_checking(rounds)]
+    table = Table("what", "ours", "other", "ratio", "wanted", "met")
+    for row in rows:
+        met = "" if row.wanted is None else "yes" if row.ratio <= row.wanted else "NO"
+        table.add_row(*row[:3], f"{row.ratio:.3g}", "" if row.wanted is None else f"<= {row.wanted:g}", met)
+    Console(width=160).print(table, machine())
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        result = {"machine": machine(), "rows": [row._asdict() for row in rows]}
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
