@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipo_ops._groups import Groups, center
+from clipo_ops._groups import Groups, group_moments
 from clipo_ops._typing import at_least_float32, require, shaped
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def grpo_advantages(
     0, whatever the reward and the scale: rounding is not divided by $\epsilon$.
 
     Args:
-        rewards: One reward per rollout.
+        rewards: One reward per rollout; NaN for a rollout that could not be scored, which is left out of the baseline
+            and has advantage 0.
         groups: Group ids or a `GroupLayout`.
         scale: What $\sigma$ is: `"group"`, the standard deviation of the group's rewards; `"batch"`, that of all
             rewards given; `"none"` divides by nothing. Deviations are sample ones (n - 1).
@@ -55,13 +56,14 @@ def grpo_advantages(
     require(scale in ("group", "batch", "none"), "scale", "'group', 'batch' or 'none'", scale)
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
-    centered, squares, size = center(values, groups)
+    centered, squares, size = group_moments(values, groups)
     if scale == "none":
         return centered.to(rewards.dtype)
     if scale == "group":
         variance = squares / (size - 1).clamp(min=1)
     else:
-        variance = (values - values.mean()).square().sum() / max(len(values) - 1, 1)
+        batch = group_moments(values, torch.zeros_like(values, dtype=torch.int64))
+        variance = batch.squares / (batch.size - 1).clamp(min=1)
     constant = variance == 0
     deviation = torch.where(constant, 1, variance).sqrt() + eps
     return torch.where(constant, 0, centered / deviation).to(rewards.dtype)

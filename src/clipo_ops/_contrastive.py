@@ -5,14 +5,14 @@ embeddings and hands them to it. Ours are below; any function of the same form w
 """
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from clipo_ops._groups import GroupLayout, Groups, as_layout
+from clipo_ops._similarity import group_cosines, success_pairs
 from clipo_ops._typing import at_least_float32, require, shaped
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     Reduction = Literal["mean", "sum", "none"]
 else:
     Scope = Reduction = str  # so that a wrong name gets a ValueError
-
-_NULL_SQUARE = 1e-12  # an embedding of norm below 1e-6 has no direction: similarity 0, no gradient
 
 
 @runtime_checkable
@@ -76,9 +74,10 @@ def infonce(
         >>> infonce(logits, torch.tensor([[True, False]]), torch.tensor([[True, True]]))
         tensor([0.1269])
     """
-    draw = torch.rand(logits.shape, generator=generator, device=logits.device)
+    draw = torch.rand(logits.shape, generator=generator, device=logits.device, dtype=torch.float32)
     positive = torch.where(positives, draw, -1).argmax(-1, keepdim=True)
-    return _logsumexp(logits, candidates) - logits.gather(-1, positive).squeeze(-1)
+    chosen = at_least_float32(logits).gather(-1, positive).squeeze(-1)
+    return (_logsumexp(logits, candidates) - chosen).to(logits.dtype)
 
 
 @shaped
@@ -110,8 +109,8 @@ def supcon_out(
         >>> supcon_out(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.9076])
     """
-    mean = torch.where(positives, logits, 0).sum(-1) / positives.sum(-1)
-    return _logsumexp(logits, candidates) - mean
+    mean = torch.where(positives, at_least_float32(logits), 0).sum(-1) / positives.sum(-1)
+    return (_logsumexp(logits, candidates) - mean).to(logits.dtype)
 
 
 @shaped
@@ -140,7 +139,8 @@ def supcon_in(
         >>> supcon_in(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.7875])
     """
-    return soft_nearest_neighbor(logits, positives, candidates) + positives.sum(-1).to(logits.dtype).log()
+    loss = _logsumexp(logits, candidates) - _logsumexp(logits, positives)
+    return (loss + positives.sum(-1).to(loss.dtype).log()).to(logits.dtype)
 
 
 @shaped
@@ -169,7 +169,7 @@ def soft_nearest_neighbor(
         >>> soft_nearest_neighbor(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.0943])
     """
-    return _logsumexp(logits, candidates) - _logsumexp(logits, positives)
+    return (_logsumexp(logits, candidates) - _logsumexp(logits, positives)).to(logits.dtype)
 
 
 @shaped
@@ -229,11 +229,11 @@ def contrastive_loss(
     idle = anchors.logical_not().unsqueeze(2)
     logits = torch.where(idle, 0, group_cosines(embeddings, layout) / temperature)
     losses = objective(logits, positives | idle, candidates | idle)
-    losses = torch.where(anchors, losses, 0).to(embeddings.dtype)
+    losses = torch.where(anchors, losses, 0)
     if reduction == "none":
-        return layout.scatter(losses)
-    total = losses.sum()
-    return total if reduction == "sum" else total / anchors.sum().clamp(min=1)
+        return layout.scatter(losses).to(embeddings.dtype)
+    count = anchors.sum().clamp(min=1) if reduction == "mean" else 1
+    return (losses.sum() / count).to(embeddings.dtype)
 
 
 @shaped
@@ -264,24 +264,6 @@ def contrastive_anchors(success: Bool[Tensor, " rollouts"], groups: Groups) -> B
     return layout.scatter(anchors)
 
 
-def group_cosines(embeddings: Tensor, layout: GroupLayout) -> Shaped[Tensor, "groups slots slots"]:
-    """The cosines between the rollouts of each group, in at least float32; 0 with a vector of norm below 1e-6."""
-    gram: Tensor = _GroupGram.apply(at_least_float32(embeddings), layout)  # type: ignore[no-untyped-call]
-    square = gram.diagonal(dim1=1, dim2=2)
-    null = square <= _NULL_SQUARE
-    scale = torch.where(null, 0, torch.where(null, 1, square).rsqrt())
-    return gram * scale.unsqueeze(2) * scale.unsqueeze(1)
-
-
-def success_pairs(success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor, Tensor]:
-    """`right` and `wrong` slots, and the pairs of slots that hold two different rollouts."""
-    laid_out = layout.gather(success)
-    slot = torch.arange(layout.valid.shape[1], device=success.device)
-    different = slot.unsqueeze(1) != slot
-    pairs = layout.valid.unsqueeze(2) & layout.valid.unsqueeze(1) & different
-    return laid_out & layout.valid, laid_out.logical_not() & layout.valid, pairs
-
-
 def _roles(success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor, Tensor]:
     right, wrong, pairs = success_pairs(success, layout)
     anchors = right & (right.sum(1, keepdim=True) >= 2) & wrong.any(1, keepdim=True)
@@ -289,37 +271,4 @@ def _roles(success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor, Tensor
 
 
 def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, logits, -math.inf).logsumexp(-1)
-
-
-class _GroupGram(torch.autograd.Function):
-    """Dot products between the rollouts of each group.
-
-    The result is symmetric, so its gradient takes one product instead of autograd's two. Backward lays the embeddings
-    out again: that is cheaper than keeping a copy of them.
-    """
-
-    @staticmethod
-    def forward(embeddings: Tensor, layout: GroupLayout) -> Tensor:
-        with torch.autocast(embeddings.device.type, enabled=False):
-            rows = layout.gather(embeddings)
-            return rows @ rows.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, GroupLayout], output: Tensor) -> None:
-        embeddings, layout = inputs
-        ctx.ordered = layout.ordered
-        ctx.save_for_backward(embeddings, layout.members, layout.valid, layout.position)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        embeddings, members, valid, position = ctx.saved_tensors
-        layout = GroupLayout(members, valid, position, ctx.ordered)
-        rows = layout.gather(embeddings)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            slots = (grads[0] + grads[0].mT) @ rows
-        if layout.ordered:
-            return layout.scatter(slots), None
-        spent = rows.flatten(0, 1).narrow(0, 0, len(embeddings))  # as large as the result, and needed no more
-        return torch.index_select(slots.flatten(0, 1), 0, position, out=spent), None
+    return torch.where(mask, at_least_float32(logits), -math.inf).logsumexp(-1)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._contrastive import group_cosines, success_pairs
 from clipo_ops._groups import Groups, as_layout
+from clipo_ops._similarity import group_cosines, success_pairs
 from clipo_ops._typing import shaped
 
 

@@ -4,15 +4,17 @@ Group work never builds a rollouts x rollouts matrix: a `GroupLayout` lays rollo
 where a group's rollouts stand next to each other, and everything pairwise happens inside a row.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from clipo_ops._typing import require, shaped
+from clipo_ops._typing import require, shaped, shaped_fields
 
 
+@shaped_fields
 class GroupLayout(NamedTuple):
     """Rollouts laid out by group: build it once per batch and pass it wherever `groups` is asked for.
 
@@ -97,6 +99,7 @@ class GroupLayout(NamedTuple):
         """One row per rollout -> one row per slot. A slot that is not `valid` holds a copy of its group's first
         rollout, through which no gradient flows.
         """
+        require(len(values) == len(self.position), "values", f"{len(self.position)} rollouts", len(values))
         if self.ordered:
             return values.reshape(self.members.shape + values.shape[1:])
         laid_out: Tensor = _Gather.apply(values, self.members.flatten(), self.position)  # type: ignore[no-untyped-call]
@@ -123,56 +126,53 @@ def as_layout(groups: Groups, rollouts: int) -> GroupLayout:
     return layout
 
 
-class _Segments(NamedTuple):
-    """Groups as a number below `rollouts` for each rollout: static shapes and no host sync, whatever the ids."""
+class Moments(NamedTuple):
+    """Of each rollout: its value less its group's mean, the group's sum of squares of that, and the group's size."""
 
-    number: Tensor
-    first: Tensor
+    centered: Tensor
+    squares: Tensor
+    size: Tensor
 
 
-def center(
-    values: Shaped[Tensor, " rollouts"], groups: Groups
-) -> tuple[Shaped[Tensor, " rollouts"], Shaped[Tensor, " rollouts"], Shaped[Tensor, " rollouts"]]:
-    """Each value less its group's mean, the group's sum of squares of that, and the group's size.
+def group_moments(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Moments:
+    """Values less their group's mean, and what a standard deviation needs.
 
-    Differences to the group's first member are averaged rather than the values themselves, so that a constant
-    group comes out as exactly 0, and nothing is lost where values are large next to their spread.
+    NaN values are left out of their group, and centred to 0. Differences to the group's largest value are averaged
+    rather than the values themselves, so that a constant group comes out as exactly 0, and nothing is lost where values
+    are large next to their spread.
     """
+    known = values.isnan().logical_not()
     if isinstance(groups, GroupLayout):
         layout = as_layout(groups, len(values))
-        return _center_rows(values, layout)
-    number, first = _segments(groups)
-    shifted = values - values.index_select(0, first)
-    size = _segment_sum(torch.ones_like(values), number)
-    centered = shifted - _segment_sum(shifted, number) / size
-    return centered, _segment_sum(centered.square(), number), size
+        rows = _moments(layout.gather(values), layout.gather(known) & layout.valid, _over_row)
+        return Moments(*(layout.scatter(column.expand_as(layout.valid)) for column in rows))
+    number = _group_numbers(groups)
+    return _moments(values, known, lambda column, reduce: _over_segment(column, number, reduce))
 
 
-def _center_rows(values: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor, Tensor]:
-    rows = layout.gather(values)
-    shifted = rows - rows.narrow(1, 0, 1)  # a padded slot repeats the first member: exactly 0, it adds nothing
-    if layout.ordered:
-        size = torch.full_like(rows.narrow(1, 0, 1), rows.shape[1])
-        centered = shifted - shifted.mean(1, keepdim=True)
-        squares = centered.square().sum(1, keepdim=True)
-    else:
-        size = layout.valid.sum(1, keepdim=True).to(values.dtype)
-        centered = shifted - shifted.sum(1, keepdim=True) / size
-        squares = torch.where(layout.valid, centered.square(), 0).sum(1, keepdim=True)
-    spread = [layout.scatter(column.expand_as(rows)) for column in (squares, size)]
-    return layout.scatter(centered), spread[0], spread[1]
+def _moments(values: Tensor, known: Tensor, over_group: Callable[[Tensor, str], Tensor]) -> Moments:
+    largest = over_group(torch.where(known, values.detach(), -torch.inf), "amax")
+    shifted = torch.where(known, values - largest, 0)
+    size = over_group(known.to(values.dtype), "sum")
+    centered = torch.where(known, shifted - over_group(shifted, "sum") / size.clamp(min=1), 0)
+    return Moments(centered, over_group(centered.square(), "sum"), size)
 
 
-def _segments(group_ids: Tensor) -> _Segments:
+def _over_row(rows: Tensor, reduce: str) -> Tensor:
+    return rows.amax(1, keepdim=True) if reduce == "amax" else rows.sum(1, keepdim=True)
+
+
+def _over_segment(values: Tensor, number: Tensor, reduce: str) -> Tensor:
+    empty = torch.full_like(values, -torch.inf if reduce == "amax" else 0)
+    return empty.scatter_reduce(0, number, values, reduce).index_select(0, number)
+
+
+def _group_numbers(group_ids: Tensor) -> Tensor:
+    """A number below `rollouts` for each rollout's group: static shapes and no host sync, whatever the ids."""
     order, starts_here = _sorted_groups(group_ids)
     place = torch.arange(len(order), device=order.device)
     start = torch.where(starts_here, place, 0).cummax(0).values
-    number = torch.empty_like(order).scatter(0, order, start)
-    return _Segments(number, order.index_select(0, number))
-
-
-def _segment_sum(values: Tensor, number: Tensor) -> Tensor:
-    return torch.zeros_like(values).index_add(0, number, values).index_select(0, number)
+    return torch.empty_like(order).scatter(0, order, start)
 
 
 def _sorted_groups(group_ids: Tensor) -> tuple[Tensor, Tensor]:

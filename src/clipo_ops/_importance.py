@@ -21,7 +21,8 @@ def log_ratio(
 
     Args:
         logprobs: Log-probabilities of the response tokens under the policy.
-        old_logprobs: The same under the policy that they were sampled or scored by.
+        old_logprobs: The same under the policy that they were sampled or scored by. NaN where they are not known: the
+            log-ratio is then exactly 0, with the gradient of `logprobs`.
         mask: True where a token counts. What stands elsewhere may be anything, NaN included.
         limit: Largest magnitude, above 0, in nats. Beyond it the gradient is 0.
 
@@ -43,4 +44,5 @@ def log_ratio(
     require(limit > 0, "limit", "a number above 0", limit)
     new = torch.where(mask, at_least_float32(logprobs), 0)
     old = torch.where(mask, at_least_float32(old_logprobs), 0)
+    old = torch.where(old.isnan(), new.detach(), old)
     return (new - old).clamp(-limit, limit)

@@ -44,7 +44,7 @@ def aggregate(
             included, and gets no gradient.
         mask: True where a token counts.
         mode: The reduction.
-        denominator: $D$ above, positive.
+        denominator: $D$ above, positive; a tensor may be 0, for a batch without a valid token, and then counts as 1.
 
     Returns:
         A scalar of the values' dtype, summed in at least float32; 0 when no token is valid.
@@ -69,6 +69,8 @@ def aggregate(
         denominator = aggregate_denominator(mask, mode=mode)
     elif not isinstance(denominator, Tensor):
         require(denominator > 0, "denominator", "a positive number", denominator)
+    if isinstance(denominator, Tensor):  # 0 if the whole batch has no valid token
+        denominator = torch.where(denominator > 0, denominator, 1)
     per_rollout = torch.where(mask, at_least_float32(values), 0).sum(1)
     if mode == "seq-mean-token-mean":
         per_rollout = per_rollout / mask.sum(1).clamp(min=1)
@@ -84,8 +86,10 @@ def aggregate_denominator(
 ) -> Float[Tensor, ""]:
     r"""The denominator that `aggregate` divides by, to be counted over a whole batch before it is split.
 
-    Valid tokens for `token-mean`, rollouts with a valid token for the sequence means, and that number times
-    `max_length` for `seq-mean-token-sum-norm`. Over several ranks, sum it over them.
+    $$D = \sum_{i,t} m_{it}, \qquad D = \#\{i : \textstyle\sum_t m_{it} > 0\}, \qquad D = \#\{i\} \cdot T_{\max}$$
+
+    for `token-mean`, for the other sequence means, and for `seq-mean-token-sum-norm`. The denominators of parts of a
+    batch add up to that of the whole.
 
     Args:
         mask: True where a token counts.
@@ -93,7 +97,7 @@ def aggregate_denominator(
         max_length: Tokens a response may have at most; only for `seq-mean-token-sum-norm`.
 
     Returns:
-        A float32 scalar, at least 1.
+        A float32 scalar; 0 for a batch without a valid token, which `aggregate` takes for 1.
 
     Raises:
         ValueError: Unknown mode; `seq-mean-token-sum-norm` without a positive `max_length`.
@@ -110,8 +114,8 @@ def aggregate_denominator(
     """
     require(mode in _MODES, "mode", f"one of {', '.join(_MODES)}", mode)
     if mode == "token-mean":
-        return mask.sum().clamp(min=1).float()
-    rollouts = mask.any(1).sum().clamp(min=1).float()
+        return mask.sum().float()
+    rollouts = mask.any(1).sum().float()
     if mode != "seq-mean-token-sum-norm":
         return rollouts
     if max_length is None or max_length < 1:

@@ -62,6 +62,8 @@ def last_token_pool(
         >>> last_token_pool(hidden, torch.tensor([[True, True, False]]))
         tensor([[3., 8.]])
     """
+    if mask.shape[1] == 0:
+        return hidden.sum(1)
     place = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(mask, place, 0).amax(1)
     index = last.view(-1, 1, 1).expand(-1, 1, hidden.shape[2])

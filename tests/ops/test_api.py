@@ -20,6 +20,7 @@ LAYERS = [
     "_groups",
     "_masking",
     "_pooling",
+    "_similarity",
     "_contrastive",
     "_rewards",
     "_advantages",
