@@ -47,7 +47,7 @@ bench: .venv/installed  ## Benchmarks, each with its limit or peer in the same r
 	$(BIN)/python benchmarks/step.py
 
 snapshot: .venv/installed  ## Accept the present public API as the one that tests compare with.
-	$(BIN)/python tests/ops/test_api.py
+	$(BIN)/python tests/ops/api_snapshot.py
 
 clean:  ## Remove what these targets made, but for runs/.
 	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis

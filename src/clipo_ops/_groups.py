@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from clipo_ops._typing import require, shaped, shaped_fields
+from clipo_ops._typing import require, require_rollouts, shaped, shaped_fields
 
 
 @shaped_fields
@@ -99,7 +99,7 @@ class GroupLayout(NamedTuple):
         """One row per rollout -> one row per slot. A slot that is not `valid` holds a copy of its group's first
         rollout, through which no gradient flows.
         """
-        require(len(values) == len(self.position), "values", f"{len(self.position)} rollouts", len(values))
+        require_rollouts(len(self.position), "values", len(values))
         if self.ordered:
             return values.reshape(self.members.shape + values.shape[1:])
         laid_out: Tensor = _Gather.apply(values, self.members.flatten(), self.position)  # type: ignore[no-untyped-call]
@@ -117,12 +117,7 @@ Groups: TypeAlias = Int[Tensor, " rollouts"] | GroupLayout
 def as_layout(groups: Groups, rollouts: int) -> GroupLayout:
     """The layout of `groups`, checked to be for as many rollouts as there are."""
     layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
-    require(
-        layout.position.shape[0] == rollouts,
-        "groups",
-        f"{rollouts} rollouts",
-        layout.position.shape[0],
-    )
+    require_rollouts(rollouts, "groups", len(layout.position))
     return layout
 
 

@@ -48,6 +48,15 @@ def require(condition: bool, argument: str, wanted: str, got: object) -> None:
         raise ValueError(f"{argument}: wanted {wanted}, got {got!r}")
 
 
+def require_rollouts(wanted: int, argument: str, got: int) -> None:
+    """Raises a ValueError for another number of rollouts.
+
+    It formats only then: a size in a string is a constant to `torch.compile`, which would compile for every batch size.
+    """
+    if got != wanted:
+        raise ValueError(f"{argument}: wanted {wanted} rollouts, got {got}")
+
+
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     """Half precision becomes float32; float32 and float64 stay as they are (no copy)."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -60,8 +60,11 @@ def test_ids_layout_and_ordered_layout_agree_in_value_and_gradient(
 
 @every_scale
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALF], ids=str)
-@pytest.mark.parametrize("eps", [0.0, 1e-9, 1e-6])
-@given(constants=st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=5), size=st.integers(1, 33))
+@given(
+    eps=st.sampled_from([0.0, 1e-9, 1e-6]),
+    constants=st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=5),
+    size=st.integers(1, 33),
+)
 def test_a_constant_group_has_advantage_exactly_zero(
     scale: str, dtype: torch.dtype, eps: float, constants: list[float], size: int
 ) -> None:
