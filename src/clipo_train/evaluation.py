@@ -60,7 +60,7 @@ class Evaluator:
     def run(self, engine: RolloutEngine) -> dict[str, float]:
         """Metrics `eval/<set>/<name>` of the engine's policy."""
         metrics: dict[str, float] = {}
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             torch.manual_seed(self.seed)
             for name, examples in self.sets.items():
                 for key, value in self._one(engine, examples).items():

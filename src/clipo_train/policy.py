@@ -149,4 +149,14 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
         raise ConfigError(
             f"model.path: wanted a model that transformers can load, got {config.path!r}: {reason}"
         ) from error
+    if config.gguf_file is not None:
+        _forget_quantization(model)
     return model, tokenizer
+
+
+def _forget_quantization(model: Any) -> None:
+    """A GGUF file's weights were dequantized on loading; without this the model refuses to be saved."""
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config

@@ -54,6 +54,15 @@ def test_passes_gradcheck(objective: Any, batch: Batch) -> None:
     assert torch.autograd.gradcheck(loss, (batch.embeddings.requires_grad_(),), fast_mode=True)
 
 
+@every_objective
+@given(batch=anchored_batches())
+def test_the_gradient_in_float32_is_that_in_float64(objective: Any, batch: Batch) -> None:
+    _, exact = losses_and_gradient(batch, objective, temperature=1.0)
+    single = batch._replace(embeddings=batch.embeddings.float())
+    _, grad = losses_and_gradient(single, objective, temperature=1.0)
+    torch.testing.assert_close(grad.double(), exact, rtol=1e-4, atol=1e-5 * max(1.0, exact.abs().max().item()))
+
+
 @given(batch=batches())
 def test_anchors_are_the_correct_ones_with_another_correct_and_a_wrong_one(batch: Batch) -> None:
     expected = oracles.contrastive_anchors(batch.success, batch.ids)
@@ -184,10 +193,13 @@ def test_without_an_anchor_the_loss_is_a_differentiable_zero(reduction: str, suc
 
 
 @every_objective
+@pytest.mark.parametrize("size", [0.0, 1e-9])
 @given(seed=SEEDS, zeros=st.sets(st.integers(0, 5), min_size=1))
-def test_a_zero_embedding_has_no_direction_and_no_gradient(objective: Any, seed: int, zeros: set[int]) -> None:
+def test_a_zero_embedding_has_no_direction_and_no_gradient(
+    objective: Any, size: float, seed: int, zeros: set[int]
+) -> None:
     embeddings = noise(seed, 6, 3)
-    embeddings[list(zeros)] = 0
+    embeddings[list(zeros)] *= size
     batch = Batch(embeddings, torch.tensor([1, 1, 1, 0, 0, 0]).bool(), torch.zeros(6).long())
     value, grad = losses_and_gradient(batch, objective)
     assert_same(value, oracle(batch, objective))

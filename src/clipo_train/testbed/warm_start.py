@@ -50,8 +50,8 @@ def build_model(seed: int) -> Qwen2ForCausalLM:
         eos_token_id=_IDS[_EOS],
         bos_token_id=None,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         return Qwen2ForCausalLM(config)
 
 
