@@ -74,7 +74,7 @@ def infonce(
         >>> infonce(logits, torch.tensor([[True, False]]), torch.tensor([[True, True]]))
         tensor([0.1269])
     """
-    draw = torch.empty_like(logits, dtype=torch.float32).uniform_(generator=generator)
+    draw = torch.rand_like(logits, dtype=torch.float32, generator=generator)
     positive = torch.where(positives, draw, -1).argmax(-1, keepdim=True)
     chosen = at_least_float32(logits).gather(-1, positive).squeeze(-1)
     return (_logsumexp(logits, candidates) - chosen).to(logits.dtype)

@@ -30,7 +30,7 @@ def test_every_public_name_is_documented(site: Path) -> None:
 
 def test_every_formula_is_rendered(site: Path) -> None:
     texts = {path: path.read_text() for path in site.rglob("*.html")}
-    assert sum(text.count("<math") for text in texts.values()) > 100
+    assert sum(text.count("<math") for text in texts.values()) > 60
     for path, text in texts.items():
         assert 'class="arithmatex"' not in text, path
         visible = re.sub(r"<(script|pre|code|math)\b.*?</\1>", "", text, flags=re.DOTALL)

@@ -188,7 +188,22 @@ def test_a_reward_of_nan_stays_in_its_group(scale: str) -> None:
 
 
 @every_scale
-def test_an_unscorable_rollout_is_left_out_of_the_baseline_and_has_no_advantage(scale: str) -> None:
-    advantages = grpo_advantages(torch.tensor([torch.nan, 1.0, 0.0]), torch.tensor([0, 0, 0]), scale=scale)
-    expected = grpo_advantages(torch.tensor([1.0, 0.0]), torch.tensor([0, 0]), scale=scale)
-    assert_same(advantages, torch.cat([torch.zeros(1), expected]))
+@given(graded_groups(), SEEDS)
+def test_an_unscorable_rollout_is_left_out_of_the_baseline_and_has_no_advantage(
+    scale: str, graded: Graded, seed: int
+) -> None:
+    rewards, ids = graded
+    known = noise(seed, len(ids)) > -0.5
+    rewards[~known] = torch.nan
+    expected = torch.zeros_like(rewards)
+    expected[known] = oracles.grpo_advantages(rewards[known], ids[known], scale=scale)
+    for groups in (ids, GroupLayout.from_ids(ids)):
+        assert_same(grpo_advantages(rewards, groups, scale=scale), expected)
+
+
+@every_scale
+def test_an_unscorable_rollout_leaves_all_gradients_finite(scale: str) -> None:
+    rewards, ids = torch.tensor([torch.nan, 1.0, 0.0, torch.nan]), torch.tensor([0, 0, 0, 1])
+    for groups in (ids, GroupLayout.from_ids(ids)):
+        _, grad = gradients(lambda x, groups=groups: grpo_advantages(x, groups, scale=scale), rewards)
+        assert grad.isfinite().all()
