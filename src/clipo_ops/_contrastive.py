@@ -74,9 +74,11 @@ def infonce(
         >>> infonce(logits, torch.tensor([[True, False]]), torch.tensor([[True, True]]))
         tensor([0.1269])
     """
-    draw = torch.rand_like(logits, dtype=torch.float32, generator=generator)
-    positive = torch.where(positives, draw, -1).argmax(-1, keepdim=True)
-    chosen = at_least_float32(logits).gather(-1, positive).squeeze(-1)
+    place = positives.cumsum(-1, dtype=torch.int32)
+    count = place.narrow(-1, place.shape[-1] - 1, 1)
+    draw = torch.rand_like(count, dtype=torch.float32, generator=generator)
+    drawn = positives & (place == (draw * count).int() + 1)  # draw * count < count, also when rounded
+    chosen = torch.where(drawn, at_least_float32(logits), 0).sum(-1)
     return (_logsumexp(logits, candidates) - chosen).to(logits.dtype)
 
 
