@@ -21,16 +21,25 @@ LAYERS = [
     "_masking",
     "_pooling",
     "_similarity",
+    "_objectives",
+    "_tiles",
     "_contrastive",
+    "_distributed",
     "_rewards",
+    "_combination",
     "_advantages",
+    "_returns",
     "_importance",
+    "_rollout_correction",
     "_surrogates",
+    "_sequence_surrogates",
+    "_covariance_surrogates",
     "_logprobs",
+    "_linear_logprobs",
     "_losses",
     "_diagnostics",
 ]
-AXES = {"rollouts", "tokens", "hidden", "dim", "vocab", "groups", "slots", "*anchors", "candidates"}
+AXES = {"rollouts", "tokens", "hidden", "dim", "vocab", "groups", "slots", "*anchors", "candidates", "signals"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [path for path in FILES if path.parent == PACKAGE and path.stem != "__init__"]
 FUNCTIONS = [name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))]

@@ -1,0 +1,16 @@
+"""The formulas of every public function, one number at a time in float64.
+
+Slow on purpose: plain loops over Python's numbers share nothing with the vectorised code under test. Each oracle has
+the name of its function. Groups are always given by their ids.
+"""
+
+from ._common import *  # noqa: F403
+from .advantages import *  # noqa: F403
+from .contrastive import *  # noqa: F403
+from .diagnostics import *  # noqa: F403
+from .importance import *  # noqa: F403
+from .logprobs import *  # noqa: F403
+from .pooling import *  # noqa: F403
+from .reductions import *  # noqa: F403
+from .rewards import *  # noqa: F403
+from .surrogates import *  # noqa: F403

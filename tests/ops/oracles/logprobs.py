@@ -1,0 +1,37 @@
+"""Log-probabilities, entropy, KL estimators."""
+
+import math
+from itertools import product
+
+import torch
+from torch import Tensor
+
+
+def token_logprobs(logits: Tensor, token_ids: Tensor, *, temperature: float = 1.0) -> Tensor:
+    result = torch.zeros(token_ids.shape, dtype=torch.float64)
+    for i, t in product(*map(range, token_ids.shape)):
+        result[i, t] = _log_softmax(logits[i, t], temperature)[token_ids[i, t]]
+    return result
+
+
+def token_entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    result = torch.zeros(logits.shape[:2], dtype=torch.float64)
+    for i, t in product(*map(range, result.shape)):
+        logprobs = [p for p in _log_softmax(logits[i, t], temperature) if p > -math.inf]
+        result[i, t] = -math.fsum(math.exp(p) * p for p in logprobs)
+    return result
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> list[float]:
+    scaled = [logit / temperature for logit in logits.tolist()]
+    top = max(scaled)
+    total = math.log(math.fsum(math.exp(s - top) for s in scaled))
+    return [s - top - total for s in scaled]
+
+
+def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: str = "k3") -> Tensor:
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    for i, t in product(*map(range, result.shape)):
+        d = max(-20.0, min(20.0, logprobs[i, t].item() - ref_logprobs[i, t].item()))
+        result[i, t] = {"k1": d, "k2": d * d / 2, "k3": math.expm1(-d) + d}[estimator]
+    return result
