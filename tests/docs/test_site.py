@@ -1,5 +1,6 @@
 """The site: every public name has its entry, every formula is rendered, every code block runs."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -35,6 +36,21 @@ def test_every_formula_is_rendered(site: Path) -> None:
         assert 'class="arithmatex"' not in text, path
         visible = re.sub(r"<(script|pre|code|math)\b.*?</\1>", "", text, flags=re.DOTALL)
         assert not re.search(r"\\(frac|sum|log|lambda|tau|text|lVert|operatorname)\b|\$\$", visible), path
+
+
+def test_the_paper_index_has_every_function_and_a_test_of_it(site: Path) -> None:
+    page = (site / "paper-index" / "index.html").read_text()
+    functions = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
+    assert {name for name in functions if f"#clipo_ops.{name}" not in page} == set()
+    assert "Tests: </p>" not in page
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", (ROOT / "docs" / "differences.md").read_text())
+    assert len(named) > 10
+    wanted = {(file, f"def {name or 'test_'}") for file, name in named}
+    assert {(file, code) for file, code in wanted if code not in tests.get(file, "")} == set()
 
 
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
