@@ -43,6 +43,25 @@ class Generation(NamedTuple):
     texts: list[str]
     finished: Bool[Tensor, " rollouts"]
 
+    @property
+    def response(self) -> Int[Tensor, "rollouts tokens"]:
+        """The responses' tokens."""
+        return self.tokens[:, -self.response_mask.shape[1] :]
+
+    def select(self, rows: Int[Tensor, " rows"]) -> "Generation":
+        """Some of the sequences, without the columns in which all of them are padding."""
+        attention, response = self.attention_mask[rows], self.response_mask[rows]
+        start = int(attention.long().argmax(1).min())
+        unused = response.shape[1] - max(1, int(response.sum(1).max()))
+        end = attention.shape[1] - unused
+        return Generation(
+            self.tokens[rows, start:end],
+            attention[:, start:end],
+            response[:, : response.shape[1] - unused],
+            [self.texts[row] for row in rows.tolist()],
+            self.finished[rows],
+        )
+
 
 class RolloutEngine(Protocol):
     """Samples completions from the current policy."""
