@@ -50,7 +50,10 @@ def _train(arguments: Sequence[str]) -> None:
     from clipo_train.trainer import Trainer
 
     _quiet()
-    report = Trainer(config).train()
+    trainer = Trainer(config)
+    report = trainer.train()
+    if not trainer.accelerator.is_main_process:
+        return
     console = Console()
     console.print(completions_table(config.run_dir))
     console.print(summary_table(load_metrics(config.run_dir)))

@@ -1,13 +1,15 @@
 """Runs `clipo` with an engine whose samples depend on the prompt alone: `seeded.py ARGUMENT...`.
 
-Whoever samples for a prompt, and beside which others, it gets the same completions of a given policy: so one process and
-several train on the same batch.
+Whoever samples for a prompt, and beside which others, it gets the same completions of a given policy, so that one
+process and several train on the same batch.
 """
 
 import sys
 from collections.abc import Sequence
 
 import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
 
 from clipo_train import cli, trainer
 from clipo_train.rollout import Generation, Sampling
@@ -43,7 +45,19 @@ def _padded(parts: Sequence[Generation]) -> Generation:
     )
 
 
+def shard_on_cpu() -> None:
+    """FSDP2 without a GPU: torch can, but Accelerate asks for it on accelerators only."""
+    state = Accelerator(cpu=True).state
+    state.distributed_type = DistributedType.FSDP
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+    )
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if "--fsdp2" in sys.argv:
+        sys.argv.remove("--fsdp2")
+        shard_on_cpu()
     trainer.TransformersEngine = SeededEngine  # type: ignore[misc]
     sys.exit(cli.main(sys.argv[1:]))
