@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 
 from clipo_train.checkpoint import load_checkpoint, save_checkpoint
 from clipo_train.config import TrainConfig, dump_config
@@ -169,7 +169,8 @@ class Trainer:
             ),
         )
         self.progress.remove_task(task)
-        self.engine = TransformersEngine(self.learner.policy, self.learner.tokenizer)
+        sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        self.engine = TransformersEngine(self.learner.policy, self.learner.tokenizer, in_step=sharded)
         self.head = None
         if config.clipo.enabled:
             hidden = self.learner.policy.config.get_text_config().hidden_size
