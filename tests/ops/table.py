@@ -76,9 +76,9 @@ CASES = [
     case("pass_at_k_advantages", "success groups=ordered", k=2),
     case("remax_advantages", "rewards greedy_rewards=advantages"),
     case("combine_rewards", "rewards=signals groups=ids"),
-    case("combine_rewards", "rewards=signals groups=layout", method="gdpo", weights=(1.0, 0.5, 2.0)),
+    case("combine_rewards", "rewards=signals groups=layout", method="gdpo", weights=(1.0, 0.5)),
     case("gdpo_advantages", "rewards=signals groups=ids"),
-    case("gdpo_advantages", "rewards=signals groups=ordered", weights=(1.0, 0.5, 2.0)),
+    case("gdpo_advantages", "rewards=signals groups=ordered", weights=(1.0, 0.5)),
     case("informative_groups", "rewards groups=ids"),
     case("informative_groups", "rewards groups=layout"),
     case("guarded_rewards", "rewards success groups=ids"),
@@ -168,5 +168,5 @@ def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
         "layout": GroupLayout.from_ids(ids),
         "ordered": GroupLayout.from_size(rollouts, 4, device="cpu"),
         "reversed": GroupLayout.from_ids(-(place // 4)),
-        "signals": normal(rollouts, 3),
+        "signals": normal(rollouts, 2),
     }

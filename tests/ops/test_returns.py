@@ -75,7 +75,7 @@ def test_without_discount_every_token_gets_the_whole_reward(mask: Tensor, seed: 
     )
     assert_same(whole.advantages, torch.where(mask, rewards.unsqueeze(1), 0))
     first = mask & (mask.cumsum(1) == 1)
-    decayed = rewards * 0.95 ** (mask.sum(1) - 1)
+    decayed = rewards * 0.95 ** (mask.sum(1) - 1).double()
     assert_same(result.advantages[first], decayed[mask.any(1)])
 
 
