@@ -5,13 +5,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from clipo_ops._groups import Groups, group_moments
 from clipo_ops._masking import whiten
 from clipo_ops._typing import at_least_float32, require, shaped
-
-_CHUNK = 128
 
 
 @shaped
@@ -173,26 +170,23 @@ def _sums_from_here(values: Tensor, mask: Tensor, factor: float) -> Tensor:
     return torch.where(mask, _scan(values, factors), 0)
 
 
-def _scan(values: Tensor, factors: Tensor, levels: int = 3) -> Tensor:
-    """Solves $y_t = v_t + f_t y_{t+1}$ over the last axis, for up to 128^3 places.
+def _scan(values: Tensor, factors: Tensor) -> Tensor:
+    """Solves $y_t = v_t + f_t y_{t+1}$ over the tokens.
 
-    In chunks, each by doubling: after a step of s places, y holds what comes of 2s places and f the product of theirs.
-    What a chunk passes on to the one before it is a scan over chunks. The number of steps does not depend on the
-    length, so one graph serves all lengths; nothing is divided by a power of a factor, so nothing overflows.
+    By doubling: after a step of s places, y holds what comes of 2s places and f the product of theirs. Nothing is
+    divided by a power of a factor, so nothing overflows. A graph takes 20 steps, enough for a million tokens, whatever
+    the length: one graph then serves all lengths.
     """
-    length = values.shape[-1]
-    fill = (0, _CHUNK - length % _CHUNK)
-    sums: Tensor = pad(values, fill).unflatten(-1, (-1, _CHUNK))
-    factors = pad(factors, fill).unflatten(-1, (-1, _CHUNK))
-    for exponent in range(_CHUNK.bit_length() - 1):
-        sums = sums + factors * _shift(sums, 2**exponent)
-        factors = factors * _shift(factors, 2**exponent, 1.0)
-    if levels > 1:
-        chunks = _scan(sums.select(-1, 0), factors.select(-1, 0), levels - 1)
-        sums = sums + factors * _shift(chunks, 1).unsqueeze(-1)
-    return sums.flatten(-2).narrow(-1, 0, length)
+    length = values.shape[1]
+    steps = 20 if torch.compiler.is_compiling() else length.bit_length()
+    for exponent in range(steps):
+        values = values + factors * _shift(values, 2**exponent)
+        factors = factors * _shift(factors, 2**exponent)
+    return values
 
 
-def _shift(values: Tensor, places: int, beyond: float = 0.0) -> Tensor:
-    """What stands some places further on, with a constant beyond the end."""
-    return pad(values, (0, places), value=beyond).narrow(-1, places, values.shape[-1])
+def _shift(values: Tensor, places: int) -> Tensor:
+    """What stands some tokens further on; 0 beyond the end."""
+    length = values.shape[1]
+    source = torch.arange(length, device=values.device) + places
+    return torch.where(source < length, values.index_select(1, source.clamp(max=length - 1)), 0)
