@@ -145,6 +145,29 @@ def group_moments(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Moment
     return _moments(values, known, lambda column, reduce: _over_segment(column, number, reduce))
 
 
+def group_reducer(groups: Groups, rollouts: int) -> Callable[[Tensor, str], Tensor]:
+    """A function that reduces one value per rollout over its group, by "sum" or "amax", and gives every rollout its
+    group's result.
+    """
+    if not isinstance(groups, GroupLayout):
+        number = _group_numbers(groups)
+        return lambda values, reduce: _over_segment(values, number, reduce)
+    layout = as_layout(groups, rollouts)
+
+    def over_group(values: Tensor, reduce: str) -> Tensor:
+        rows = torch.where(layout.valid, layout.gather(values), -torch.inf if reduce == "amax" else 0)
+        return layout.scatter(_over_row(rows, reduce).expand_as(layout.valid))
+
+    return over_group
+
+
+def standardized(centered: Tensor, variance: Tensor, eps: float) -> Tensor:
+    """Centred values over their standard deviation; exactly 0, with a finite gradient, where nothing varies."""
+    constant = variance == 0
+    deviation = torch.where(constant, 1, variance).sqrt() + eps
+    return torch.where(constant, 0, centered / deviation)
+
+
 def _moments(values: Tensor, known: Tensor, over_group: Callable[[Tensor, str], Tensor]) -> Moments:
     largest = over_group(torch.where(known, values.detach(), -torch.inf), "amax")
     shifted = torch.where(known, values - largest, 0)

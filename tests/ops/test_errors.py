@@ -22,17 +22,35 @@ BAD_VALUES = [
     ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
     ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
     ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
+    ("combine_rewards", "method", ["mean", "GDPO"], "'sum' or 'gdpo'"),
+    ("combine_rewards", "weights", [(), (1.0,)], "one number per signal"),
+    ("combine_rewards", "eps", [-1e-6, math.nan], "at least 0"),
     ("contrastive_loss", "temperature", [0, -0.05, math.nan], "above 0"),
     ("contrastive_loss", "scope", ["cross", "batch", "all"], "'group'"),
     ("contrastive_loss", "reduction", ["max", ""], "'mean', 'sum' or 'none'"),
     ("contrastive_reward", "weight", [-0.1, math.nan], "at least 0"),
     ("contrastive_reward", "floor", [0.1, math.nan], "at most 0"),
+    ("gae_advantages", "discount", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("gae_advantages", "gae_lambda", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("gdpo_advantages", "weights", [(), (1.0,)], "one number per signal"),
+    ("gdpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("gpg_advantages", "scale", [0, -1, math.nan], "above 0"),
     ("grpo_advantages", "scale", ["std", "None"], "'group', 'batch' or 'none'"),
     ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("guarded_rewards", "margin", [-0.1, math.nan], "at least 0"),
     ("kl_estimate", "estimator", ["k4", "K1"], "'k1', 'k2' or 'k3'"),
     ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
+    ("maxrl_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("overlong_penalty", "max_length", [0, -1], "at least 1"),
+    ("overlong_penalty", "buffer", [0, -1, 7], "from 1 to max_length"),
+    ("overlong_penalty", "factor", [-0.1, math.nan], "at least 0"),
+    ("pass_at_k_advantages", "k", [0, -1], "at least 1"),
+    ("reinforce_plus_plus_advantages", "discount", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("reinforce_plus_plus_advantages", "eps", [-1e-8, math.nan], "at least 0"),
+    ("reinforce_plus_plus_baseline_advantages", "eps", [-1e-8, math.nan], "at least 0"),
     ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
     ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
+    ("whiten", "eps", [-1e-8, math.nan], "at least 0"),
 ]
 BAD = [pytest.param(op, name, bad, wanted) for op, name, values, wanted in BAD_VALUES for bad in values]
 OF = {case.op: case for case in ONE_OF_EACH}
@@ -43,7 +61,7 @@ def test_a_bad_value_is_named_with_what_was_wanted(op: str, argument: str, bad: 
     call = OF[op].function
     line = f"{re.escape(argument)}: wanted .*{re.escape(wanted)}.*, got {re.escape(repr(bad))}"
     with pytest.raises(ValueError, match=f"^{line}$"):
-        call(**OF[op].inputs(), **{argument: bad})
+        call(**OF[op].inputs(), **{**OF[op].options, argument: bad})
 
 
 @pytest.mark.parametrize("bad", [None, 0, -1])
@@ -127,6 +145,10 @@ def test_one_rollout_too_few_is_a_type_error(case: Case, argument: str) -> None:
         ("token_logprobs", "token_ids"),
         ("kl_estimate", "ref_logprobs"),
         ("aggregate", "mask"),
+        ("whiten", "mask"),
+        ("reinforce_plus_plus_advantages", "mask"),
+        ("gae_advantages", "values"),
+        ("gae_advantages", "mask"),
         ("supcon_out", "positives"),
         ("infonce", "candidates"),
     ],

@@ -6,11 +6,13 @@ the name of its function. Groups are always given by their ids.
 
 from ._common import *  # noqa: F403
 from .advantages import *  # noqa: F403
+from .combination import *  # noqa: F403
 from .contrastive import *  # noqa: F403
 from .diagnostics import *  # noqa: F403
 from .importance import *  # noqa: F403
 from .logprobs import *  # noqa: F403
 from .pooling import *  # noqa: F403
 from .reductions import *  # noqa: F403
+from .returns import *  # noqa: F403
 from .rewards import *  # noqa: F403
 from .surrogates import *  # noqa: F403
