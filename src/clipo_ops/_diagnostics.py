@@ -206,10 +206,11 @@ def degenerate_fraction(rewards: Float[Tensor, " rollouts"], groups: Groups) -> 
         tensor(0.5000)
     """
     layout = as_layout(groups, len(rewards))
-    laid_out = layout.gather(rewards.detach())
+    laid_out = layout.gather(at_least_float32(rewards.detach()))
     known = layout.valid & laid_out.isnan().logical_not()
     largest = torch.where(known, laid_out, -torch.inf).amax(1)
-    return (torch.where(known, laid_out, torch.inf).amin(1) >= largest).float().mean().to(rewards.dtype)
+    constant = torch.where(known, laid_out, torch.inf).amin(1) >= largest
+    return constant.to(laid_out.dtype).mean().to(rewards.dtype)
 
 
 @shaped
@@ -244,7 +245,7 @@ def clamp_fraction(
     """
     require(floor <= 0, "floor", "a number of at most 0", floor)
     clamped = rewards.detach() <= torch.full_like(rewards, floor)
-    return mean_or_nan(clamped.float(), anchors).to(rewards.dtype)
+    return mean_or_nan(at_least_float32(clamped.to(rewards.dtype)), anchors).to(rewards.dtype)
 
 
 def _mean_and_squares(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -154,10 +154,11 @@ def weighted_pool(
         tensor([[1.5000, 5.0000]])
     """
     counts = weights > 0
-    positive = torch.where(counts, at_least_float32(weights), 0)
+    states = torch.where(counts.unsqueeze(2), at_least_float32(hidden), 0)
+    positive = torch.where(counts, weights, 0).to(torch.promote_types(weights.dtype, states.dtype))
     total = positive.sum(1, keepdim=True)
     share = (positive / torch.where(total > 0, total, 1)).unsqueeze(2)
-    return (share * torch.where(counts.unsqueeze(2), at_least_float32(hidden), 0)).sum(1).to(hidden.dtype)
+    return (share * states).sum(1).to(hidden.dtype)
 
 
 @shaped
