@@ -29,9 +29,18 @@ from clipo_ops._contrastive import (
     supcon_in,
     supcon_out,
 )
-from clipo_ops._diagnostics import GroupSimilarity, group_similarity
+from clipo_ops._diagnostics import (
+    GroupSimilarity,
+    ProcessGap,
+    clamp_fraction,
+    degenerate_fraction,
+    group_similarity,
+    noise_share,
+    process_gap,
+)
 from clipo_ops._groups import GroupLayout
 from clipo_ops._importance import log_ratio
+from clipo_ops._linear_logprobs import LinearLogprobs, linear_token_logprobs
 from clipo_ops._logprobs import kl_estimate, token_entropy, token_logprobs
 from clipo_ops._masking import aggregate, aggregate_denominator, whiten
 from clipo_ops._pooling import last_token_pool, mean_pool
@@ -42,16 +51,34 @@ from clipo_ops._returns import (
     reinforce_plus_plus_baseline_advantages,
 )
 from clipo_ops._rewards import contrastive_reward, overlong_penalty, token_level_rewards
+from clipo_ops._masking import aggregate, aggregate_denominator
+from clipo_ops._policy_diagnostics import approximate_kl, clip_fraction, effective_sample_size
+from clipo_ops._pooling import (
+    center_by_group,
+    last_token_pool,
+    max_pool,
+    mean_pool,
+    segment_mean_pool,
+    token_pool,
+    weighted_pool,
+)
+from clipo_ops._rewards import contrastive_reward
 from clipo_ops._surrogates import Surrogate, clipped_surrogate
 
 __all__ = [
     "GeneralizedAdvantages",
     "GroupLayout",
     "GroupSimilarity",
+    "LinearLogprobs",
     "Objective",
+    "ProcessGap",
     "Surrogate",
     "aggregate",
     "aggregate_denominator",
+    "approximate_kl",
+    "center_by_group",
+    "clamp_fraction",
+    "clip_fraction",
     "clipped_surrogate",
     "combine_rewards",
     "contrastive_anchors",
@@ -60,6 +87,8 @@ __all__ = [
     "gae_advantages",
     "gdpo_advantages",
     "gpg_advantages",
+    "degenerate_fraction",
+    "effective_sample_size",
     "group_similarity",
     "grpo_advantages",
     "guarded_rewards",
@@ -67,6 +96,7 @@ __all__ = [
     "informative_groups",
     "kl_estimate",
     "last_token_pool",
+    "linear_token_logprobs",
     "log_ratio",
     "maxrl_advantages",
     "mean_pool",
@@ -79,6 +109,11 @@ __all__ = [
     "remax_advantages",
     "reward_inversions",
     "rloo_advantages",
+    "max_pool",
+    "mean_pool",
+    "noise_share",
+    "process_gap",
+    "segment_mean_pool",
     "soft_nearest_neighbor",
     "supcon_in",
     "supcon_out",
@@ -86,4 +121,6 @@ __all__ = [
     "token_level_rewards",
     "token_logprobs",
     "whiten",
+    "token_pool",
+    "weighted_pool",
 ]

@@ -37,6 +37,7 @@ LAYERS = [
     "_logprobs",
     "_linear_logprobs",
     "_losses",
+    "_policy_diagnostics",
     "_diagnostics",
 ]
 AXES = {"rollouts", "tokens", "hidden", "dim", "vocab", "groups", "slots", "*anchors", "candidates", "signals"}

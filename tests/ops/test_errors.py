@@ -19,6 +19,7 @@ BAD_VALUES = [
     ("aggregate", "mode", ["sum", "", "Token-Mean"], "token-mean, seq-mean-token-mean"),
     ("aggregate", "denominator", [0, -1.5, math.nan], "positive"),
     ("aggregate_denominator", "mode", ["sum"], "token-mean, seq-mean-token-mean"),
+    ("clamp_fraction", "floor", [0.1, math.nan], "at most 0"),
     ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
     ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
     ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
@@ -48,6 +49,12 @@ BAD_VALUES = [
     ("reinforce_plus_plus_advantages", "discount", [-0.1, 1.1, math.nan], "[0, 1]"),
     ("reinforce_plus_plus_advantages", "eps", [-1e-8, math.nan], "at least 0"),
     ("reinforce_plus_plus_baseline_advantages", "eps", [-1e-8, math.nan], "at least 0"),
+    ("kl_estimate", "estimator", ["k4", "K1"], "'k1', 'k2', 'k3' or 'k3+'"),
+    ("linear_token_logprobs", "chunk_size", [0, -1], "at least 1"),
+    ("linear_token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
+    ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
+    ("noise_share", "temperature", [0, -0.05, math.nan], "above 0"),
+    ("segment_mean_pool", "num_segments", [0, -1], "at least 1"),
     ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
     ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
     ("whiten", "eps", [-1e-8, math.nan], "at least 0"),
@@ -62,6 +69,7 @@ def test_a_bad_value_is_named_with_what_was_wanted(op: str, argument: str, bad: 
     line = f"{re.escape(argument)}: wanted .*{re.escape(wanted)}.*, got {re.escape(repr(bad))}"
     with pytest.raises(ValueError, match=f"^{line}$"):
         call(**OF[op].inputs(), **{**OF[op].options, argument: bad})
+        call(**OF[op].inputs(), **(OF[op].options | {argument: bad}))
 
 
 @pytest.mark.parametrize("bad", [None, 0, -1])
@@ -126,7 +134,8 @@ def test_another_kind_of_dtype_is_a_type_error(case: Case, argument: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("case", "argument"), [p for p in TENSORS if len(p.values[0].arguments) > 1 and p.values[1] != "denominator"]
+    ("case", "argument"),
+    [p for p in TENSORS if len(p.values[0].arguments) > 1 and p.values[1] not in ("denominator", "weight")],
 )
 def test_one_rollout_too_few_is_a_type_error(case: Case, argument: str) -> None:
     inputs = case.inputs()
@@ -140,6 +149,12 @@ def test_one_rollout_too_few_is_a_type_error(case: Case, argument: str) -> None:
     [
         ("mean_pool", "mask"),
         ("last_token_pool", "mask"),
+        ("max_pool", "mask"),
+        ("weighted_pool", "weights"),
+        ("linear_token_logprobs", "token_ids"),
+        ("linear_token_logprobs", "weight"),
+        ("approximate_kl", "mask"),
+        ("clip_fraction", "mask"),
         ("log_ratio", "mask"),
         ("log_ratio", "old_logprobs"),
         ("token_logprobs", "token_ids"),

@@ -16,6 +16,8 @@ from .helpers import ALL_FLOATS
 from .table import CASES, EAGER_CASES, Case
 
 FUNCTIONS = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
+ALWAYS_FLOAT32 = {"aggregate_denominator", "clip_fraction"}
+FLOAT32_FOR_HALF = {"log_ratio", "linear_token_logprobs"}
 every_case = pytest.mark.parametrize("case", EAGER_CASES, ids=str)
 
 
@@ -42,6 +44,9 @@ def test_the_output_has_the_dtype_of_the_input(case: Case, dtype: torch.dtype) -
     widened = case.op == "log_ratio" and dtype.itemsize == 2
     expected = torch.float32 if widened or not floats(inputs) else dtype
     assert {leaf.dtype for leaf in floats(case(inputs))} <= {expected}
+    half = dtype.itemsize == 2
+    expected = torch.float32 if case.op in ALWAYS_FLOAT32 or (half and case.op in FLOAT32_FOR_HALF) else dtype
+    assert {leaf.dtype for leaf in floats(case(case.inputs(dtype)))} <= {expected}
 
 
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
@@ -104,6 +109,16 @@ NO_GRADIENT = {
     "overlong_penalty",
     "pass_at_k_advantages",
     "reward_inversions",
+    "approximate_kl",
+    "clamp_fraction",
+    "clip_fraction",
+    "contrastive_anchors",
+    "contrastive_reward",
+    "degenerate_fraction",
+    "effective_sample_size",
+    "group_similarity",
+    "noise_share",
+    "process_gap",
 }
 
 
