@@ -43,15 +43,6 @@ from clipo_ops._importance import log_ratio
 from clipo_ops._linear_logprobs import LinearLogprobs, linear_token_logprobs
 from clipo_ops._logprobs import kl_estimate, token_entropy, token_logprobs
 from clipo_ops._masking import aggregate, aggregate_denominator, whiten
-from clipo_ops._pooling import last_token_pool, mean_pool
-from clipo_ops._returns import (
-    GeneralizedAdvantages,
-    gae_advantages,
-    reinforce_plus_plus_advantages,
-    reinforce_plus_plus_baseline_advantages,
-)
-from clipo_ops._rewards import contrastive_reward, overlong_penalty, token_level_rewards
-from clipo_ops._masking import aggregate, aggregate_denominator
 from clipo_ops._policy_diagnostics import approximate_kl, clip_fraction, effective_sample_size
 from clipo_ops._pooling import (
     center_by_group,
@@ -62,7 +53,13 @@ from clipo_ops._pooling import (
     token_pool,
     weighted_pool,
 )
-from clipo_ops._rewards import contrastive_reward
+from clipo_ops._returns import (
+    GeneralizedAdvantages,
+    gae_advantages,
+    reinforce_plus_plus_advantages,
+    reinforce_plus_plus_baseline_advantages,
+)
+from clipo_ops._rewards import contrastive_reward, overlong_penalty, token_level_rewards
 from clipo_ops._surrogates import Surrogate, clipped_surrogate
 
 __all__ = [
@@ -84,11 +81,11 @@ __all__ = [
     "contrastive_anchors",
     "contrastive_loss",
     "contrastive_reward",
+    "degenerate_fraction",
+    "effective_sample_size",
     "gae_advantages",
     "gdpo_advantages",
     "gpg_advantages",
-    "degenerate_fraction",
-    "effective_sample_size",
     "group_similarity",
     "grpo_advantages",
     "guarded_rewards",
@@ -98,21 +95,20 @@ __all__ = [
     "last_token_pool",
     "linear_token_logprobs",
     "log_ratio",
+    "max_pool",
     "maxrl_advantages",
     "mean_pool",
     "negative_credit",
+    "noise_share",
     "opo_advantages",
     "overlong_penalty",
     "pass_at_k_advantages",
+    "process_gap",
     "reinforce_plus_plus_advantages",
     "reinforce_plus_plus_baseline_advantages",
     "remax_advantages",
     "reward_inversions",
     "rloo_advantages",
-    "max_pool",
-    "mean_pool",
-    "noise_share",
-    "process_gap",
     "segment_mean_pool",
     "soft_nearest_neighbor",
     "supcon_in",
@@ -120,7 +116,7 @@ __all__ = [
     "token_entropy",
     "token_level_rewards",
     "token_logprobs",
-    "whiten",
     "token_pool",
     "weighted_pool",
+    "whiten",
 ]

@@ -39,7 +39,6 @@ BAD_VALUES = [
     ("grpo_advantages", "scale", ["std", "None"], "'group', 'batch' or 'none'"),
     ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
     ("guarded_rewards", "margin", [-0.1, math.nan], "at least 0"),
-    ("kl_estimate", "estimator", ["k4", "K1"], "'k1', 'k2' or 'k3'"),
     ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
     ("maxrl_advantages", "eps", [-1e-6, math.nan], "at least 0"),
     ("overlong_penalty", "max_length", [0, -1], "at least 1"),
@@ -69,7 +68,6 @@ def test_a_bad_value_is_named_with_what_was_wanted(op: str, argument: str, bad: 
     line = f"{re.escape(argument)}: wanted .*{re.escape(wanted)}.*, got {re.escape(repr(bad))}"
     with pytest.raises(ValueError, match=f"^{line}$"):
         call(**OF[op].inputs(), **{**OF[op].options, argument: bad})
-        call(**OF[op].inputs(), **(OF[op].options | {argument: bad}))
 
 
 @pytest.mark.parametrize("bad", [None, 0, -1])
