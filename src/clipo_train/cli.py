@@ -120,7 +120,13 @@ def _verify_data(arguments: Sequence[str]) -> None:
             checks.append(check_data(source, examples, pool))
             for name, rows in checks[-1].exceptions.items():
                 for row, example, completion in rows:
-                    line = {"data": source, "row": row, "not": name, "answer": example.answer, "completion": completion}
+                    line = {
+                        "data": source,
+                        "row": row,
+                        "wrong on": name,
+                        "answer": example.answer,
+                        "completion": completion,
+                    }
                     sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
     Console(stderr=True).print(checks_table(checks))
 

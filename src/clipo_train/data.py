@@ -96,9 +96,7 @@ def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column
     try:
         import datasets
     except ImportError:
-        raise ConfigError(
-            "data: wanted the datasets package for hf:, got none: pip install 'clipo[datasets]'"
-        ) from None
+        raise ConfigError("data: wanted datasets for hf:, got none: pip install 'clipo[datasets]'") from None
     path, _, split = name.partition(":")
     saved = any((Path(path) / file).is_file() for file in ("state.json", "dataset_dict.json"))
     load: Callable[..., Any] = datasets.load_from_disk if saved else datasets.load_dataset
@@ -107,7 +105,7 @@ def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"data: wanted a data set that datasets can load, got {path!r}: {reason}") from error
-    splits = found if isinstance(found, datasets.DatasetDict) else {split: found}
+    splits = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
     split = next(iter(splits)) if not split and len(splits) == 1 else split
     if split not in splits:
         raise ConfigError(f"data: wanted hf:{path}:SPLIT with one of {', '.join(splits)}, got {split!r}")

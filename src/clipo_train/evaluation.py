@@ -1,5 +1,6 @@
 """How good the policy is, on held-out sets."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,16 +158,19 @@ def evaluate(config: TrainConfig) -> dict[str, float]:
 
 
 def results_table(metrics: Mapping[str, float]) -> Table:
-    """The metrics of `evaluate` for the terminal: a row for each set, and in brackets the 95 % interval."""
+    """What matters most of `evaluate`'s metrics, for the terminal: a row for each set, with 95 % intervals."""
     sets: dict[str, dict[str, float]] = {}
     for key, value in metrics.items():
         _, name, metric = key.split("/")
         sets.setdefault(name, {})[metric] = value
-    columns = dict.fromkeys(
-        metric for values in sets.values() for metric in values if not metric.endswith(("_low", "_high"))
-    )
+    found = dict.fromkeys(metric for values in sets.values() for metric in values)
+    most = max((int(match[1]) for metric in found if (match := re.fullmatch(r"pass_at_(\d+)", metric))), default=1)
+    wanted = ("accuracy", f"pass_at_{most}", f"maj_at_{most}", "process_accuracy", f"process_pass_at_{most}")
+    columns = [metric for metric in (*wanted, "response_length", "truncated") if metric in found]
+    if any(values.get("verifier_timeouts") for values in sets.values()):
+        columns.append("verifier_timeouts")
     table = Table(title="evaluation")
-    table.add_column("set")
+    table.add_column("set", no_wrap=True)
     for column in columns:
         table.add_column(column.replace("_at_", "@").replace("_", " "), justify="right")
     for name, values in sets.items():
@@ -178,8 +182,8 @@ def _cell(values: Mapping[str, float], column: str) -> str:
     if column not in values:
         return "–"
     if column in ("response_length", "verifier_timeouts"):
-        return f"{values[column]:.4g}"
-    between = f" ({values[f'{column}_low']:.3f} to {values[f'{column}_high']:.3f})" if f"{column}_low" in values else ""
+        return f"{values[column]:.1f}".removesuffix(".0")
+    between = f" ({values[f'{column}_low']:.3f}–{values[f'{column}_high']:.3f})" if f"{column}_low" in values else ""
     return f"{values[column]:.3f}{between}"
 
 

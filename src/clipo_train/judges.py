@@ -13,6 +13,7 @@ from typing import Any
 from clipo_train.types import Example, Verdict
 
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|bf|rm)\s*\{([^{}]*)\}")
+_PERCENT = r"\s*\\?%"
 _WORDS = {"yes": "true", "no": "false"}
 
 
@@ -36,10 +37,12 @@ def math(example: Example, completion: str) -> Verdict:
     said = boxed(completion)
     # math-verify bounds its own time by a signal, which works since a worker's task runs in its main thread; what it
     # cannot finish counts as wrong.
-    parsed = math_verify.parse(completion)
-    success = (said is not None and _spelling(said) == _spelling(boxed(truth) or "")) or bool(
-        math_verify.verify(math_verify.parse(truth), parsed)
+    parsed, gold = math_verify.parse(completion), math_verify.parse(truth)
+    success = (said is not None and {_spelling(said)} == {_spelling(box) for box in boxes(truth)}) or bool(
+        math_verify.verify(gold, parsed)
     )
+    if not success and said is not None and "%" in said:  # asked for a percentage, one may say 20 or 20 %
+        success = bool(math_verify.verify(gold, math_verify.parse(f"\\boxed{{{re.sub(_PERCENT, '', said)}}}")))
     return Verdict(success, float(success), answer=str(parsed[0]) if parsed else said)
 
 
@@ -66,13 +69,20 @@ def reasoning_gym(example: Example, completion: str) -> Verdict:
 
 def boxed(text: str) -> str | None:
     r"""What stands in the last `\boxed{}` that is closed."""
-    for opening in reversed(list(re.finditer(r"\\f?box(?:ed)?\s*\{", text))):
+    return next(reversed(boxes(text)), None)
+
+
+def boxes(text: str) -> list[str]:
+    r"""What stands in each `\boxed{}` that is closed."""
+    found = []
+    for opening in re.finditer(r"\\f?box(?:ed)?\s*\{", text):
         depth = 1
         for place in range(opening.end(), len(text)):
             depth += {"{": 1, "}": -1}.get(text[place], 0)
             if depth == 0:
-                return text[opening.end() : place]
-    return None
+                found.append(text[opening.end() : place])
+                break
+    return found
 
 
 def _braced(text: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from clipo_train.judges import boxed
+from clipo_train.judges import boxes
 from clipo_train.types import Example
 from clipo_train.verifiers import VerifierPool, verifier_of
 
@@ -21,7 +21,7 @@ class Check:
         source: The data set.
         verifiers: Names of those that judged.
         rows: Tasks.
-        exceptions: For each check, the completions with the wrong verdict, each with its row number and task.
+        exceptions: For `truth`, `other` and `none`, the completions judged wrongly, each with its row number and task.
         timeouts: Completions that were not judged in time.
     """
 
@@ -45,9 +45,9 @@ def check_data(source: str, examples: Sequence[Example], pool: VerifierPool) -> 
     answers = [example.answer for example in examples]
     others = [_other(answers, place) for place in range(len(examples))]
     tries = {
-        "truth accepted": (True, list(map(_completion, names, answers))),
-        "other rejected": (False, list(map(_completion, names, others))),
-        "none rejected": (False, [NO_ANSWER] * len(examples)),
+        "truth": (True, list(map(_completion, names, answers))),
+        "other": (False, list(map(_completion, names, others))),
+        "none": (False, [NO_ANSWER] * len(examples)),
     }
     exceptions: dict[str, list[tuple[int, Example, str]]] = {}
     timeouts = 0
@@ -64,15 +64,15 @@ def check_data(source: str, examples: Sequence[Example], pool: VerifierPool) -> 
 
 def checks_table(checks: Sequence[Check]) -> Table:
     """A row for each data set: how many of its rows passed."""
-    table = Table(title="verifiers on their data")
+    table = Table(title="rows whose own answer is accepted (truth), and another or none rejected")
     for column in ("data", "verifier", "rows"):
         table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
     for column in checks[0].exceptions:
         table.add_column(column, justify="right")
-    table.add_column("timeouts", justify="right")
+    table.add_column("late", justify="right")
     for check in checks:
         passed = [str(check.rows - len(rows)) for rows in check.exceptions.values()]
-        short = "/".join(Path(check.source).parts[-2:])
+        short = str(Path(*Path(check.source).parts[-2:]).with_suffix(""))
         table.add_row(short, ", ".join(check.verifiers), str(check.rows), *passed, str(check.timeouts))
     return table
 
@@ -80,15 +80,14 @@ def checks_table(checks: Sequence[Check]) -> Table:
 def _completion(verifier: str, answer: str) -> str:
     if verifier in ("arithmetic", "exact_match", "reasoning_gym"):
         return f"#{answer}" if verifier == "arithmetic" else answer
-    if boxed(answer) is not None:
-        return answer
-    return f"The answer is \\boxed{{{answer.rpartition('####')[2].strip()}}}."
+    found = dict.fromkeys(boxes(answer)) or [answer.rpartition("####")[2].strip()]
+    return "The answer is " + " or ".join(f"\\boxed{{{box}}}" for box in found) + "."
 
 
 def _other(answers: Sequence[str], place: int) -> str:
     """The next answer that is another one; where there is none, one that nothing has."""
     for step in range(1, len(answers)):
         other = answers[(place + step) % len(answers)]
-        if (boxed(other) or other) != (boxed(answers[place]) or answers[place]):
+        if _completion("", other) != _completion("", answers[place]):
             return other
     return "-123456789"
