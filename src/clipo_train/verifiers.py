@@ -100,6 +100,7 @@ class VerifierPool:
         self.timeout = timeout
         self.workers = workers
         self._pool: Any = None
+        self._prepared: set[str] = set()
         self._warned = False
 
     def verify(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Verdict]:
@@ -111,11 +112,13 @@ class VerifierPool:
 
         Raises:
             VerifierError: The verifier raised, or returned no verdict.
+            ConfigError: `auto` does not know an example's source.
         """
         pairs = list(zip(examples, completions, strict=True))
         if self.timeout is None:
             return [self._verdict(*pair, functools.partial(self.verifier, *pair)) for pair in pairs]
-        futures = [self._processes().schedule(self.verifier, args=pair, timeout=self.timeout) for pair in pairs]
+        pool = self._processes({verifier_of(item) for item in examples} if self.name == "auto" else {self.name})
+        futures = [pool.schedule(self.verifier, args=pair, timeout=self.timeout) for pair in pairs]
         try:
             return [self._verdict(*pair, future.result) for pair, future in zip(pairs, futures, strict=True)]
         except VerifierError:
@@ -135,12 +138,16 @@ class VerifierPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _processes(self) -> Any:
+    def _processes(self, names: set[str]) -> Any:
+        """The worker processes, prepared for verifiers of these names."""
+        if not names <= self._prepared:
+            self.close()
+            self._prepared = self._prepared | names
         if self._pool is None:
             from pebble import ProcessPool
 
             context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state
-            self._pool = ProcessPool(self.workers, context=context, initializer=_prepare, initargs=(self.name,))
+            self._pool = ProcessPool(self.workers, context=context, initializer=_prepare, initargs=(self._prepared,))
         return self._pool
 
     def _verdict(self, example: Example, completion: str, result: Callable[[], Any]) -> Verdict:
@@ -207,11 +214,13 @@ def _find(name: str) -> Callable[[Example, str], Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _prepare(name: str) -> None:
+def _prepare(names: set[str]) -> None:
     """Imports what a worker needs before its first completion, whose time would pay for it otherwise."""
     _find_local_modules()
-    for module in {"math": ["math_verify"], "auto": ["math_verify"], "reasoning_gym": ["reasoning_gym"]}.get(name, []):
-        importlib.import_module(module)
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own limit of time is off
+    for name, module in {"math": "math_verify", "reasoning_gym": "reasoning_gym"}.items():
+        if name in names:
+            importlib.import_module(module)
 
 
 def _find_local_modules() -> None:
