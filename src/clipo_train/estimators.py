@@ -53,7 +53,7 @@ def interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
     z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (mean + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(binary / count + (z / (2 * count)) ** 2)
-    return Interval(max(centre - half, 0.0), min(centre + half, 1.0))
+    return Interval(max(min(centre - half, mean), 0.0), min(max(centre + half, mean), 1.0))
 
 
 def _votes(verdict: Verdict) -> bool:

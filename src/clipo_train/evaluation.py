@@ -45,9 +45,10 @@ def per_prompt(groups: Sequence[Sequence[Verdict]]) -> dict[str, list[float]]:
         groups: The verdicts on the completions of each prompt, as many for every prompt.
 
     Returns:
-        `accuracy`, the mean over the prompt's completions. With n > 1 of them, `pass_at_k` for k = 2, 4, ... and n; if
-        the verifier tells the process, `process_pass_at_k`, for which a completion must be right in both (CoT-Pass@K,
-        arXiv 2506.14245); if it reads answers, `maj_at_n`.
+        `accuracy`, the mean over the prompt's completions, and `process_accuracy` if the verifier tells the process.
+        With n > 1 completions, `pass_at_k` for k = 2, 4, ... and n; if the verifier tells the process,
+        `process_pass_at_k`, for which a completion must be right in both (CoT-Pass@K, arXiv 2506.14245); if it reads
+        answers, `maj_at_n`.
     """
     samples = len(groups[0])
     right = [sum(verdict.success for verdict in group) for group in groups]
@@ -56,6 +57,7 @@ def per_prompt(groups: Sequence[Sequence[Verdict]]) -> dict[str, list[float]]:
     sizes = sorted({2**power for power in range(1, samples.bit_length()) if 2**power < samples} | {samples} - {1})
     values |= {f"pass_at_{k}": [pass_at_k(samples, count, k) for count in right] for k in sizes}
     if all(verdict.process is not None for verdict in verdicts):
+        values["process_accuracy"] = [sum(bool(verdict.process) for verdict in group) / samples for group in groups]
         sound = [sum(bool(verdict.success and verdict.process) for verdict in group) for group in groups]
         values |= {f"process_pass_at_{k}": [pass_at_k(samples, count, k) for count in sound] for k in sizes}
     if sizes and any(verdict.answer is not None for verdict in verdicts):
@@ -183,7 +185,7 @@ def _cell(values: Mapping[str, float], column: str) -> str:
         return "–"
     if column in ("response_length", "verifier_timeouts"):
         return f"{values[column]:.1f}".removesuffix(".0")
-    between = f" ({values[f'{column}_low']:.3f}–{values[f'{column}_high']:.3f})" if f"{column}_low" in values else ""
+    between = f" ({values[f'{column}_low']:.2f}–{values[f'{column}_high']:.2f})" if f"{column}_low" in values else ""
     return f"{values[column]:.3f}{between}"
 
 

@@ -51,7 +51,8 @@ def test_many_samples_of_a_real_policy(config_file: Callable[..., Path], warm: P
 def test_one_sample_has_the_metrics_it_always_had(config_file: Callable[..., Path], warm: Path) -> None:
     metrics = evaluate(sampled(config_file(model={"path": str(warm)})))
     assert {key.removeprefix("eval/heldout/") for key in metrics} == {
-        *("accuracy", "accuracy_low", "accuracy_high", "process_accuracy", "process_wrong_among_right"),
+        *("accuracy", "accuracy_low", "accuracy_high", "process_wrong_among_right"),
+        *("process_accuracy", "process_accuracy_low", "process_accuracy_high"),
         *("response_length", "truncated", "verifier_timeouts"),
     }
 
