@@ -35,8 +35,8 @@ class Check:
 def check_data(source: str, examples: Sequence[Example], pool: VerifierPool) -> Check:
     r"""Lets the verifier judge, of every row, three completions: its own answer, another row's, and none.
 
-    An answer is given as a model would, in `\boxed{}`; to `exact_match`, reasoning-gym and the test bed, as it is. The
-    other row is the next one with another answer.
+    An answer is given as a model would, in `\boxed{}`; but as it is where it is a solution with several boxes, and to
+    `exact_match`, reasoning-gym and the test bed. The other row is the next one with another answer.
 
     Raises:
         VerifierError: The verifier raised, or returned no verdict.
@@ -80,8 +80,10 @@ def checks_table(checks: Sequence[Check]) -> Table:
 def _completion(verifier: str, answer: str) -> str:
     if verifier in ("arithmetic", "exact_match", "reasoning_gym"):
         return f"#{answer}" if verifier == "arithmetic" else answer
-    found = dict.fromkeys(boxes(answer)) or [answer.rpartition("####")[2].strip()]
-    return "The answer is " + " or ".join(f"\\boxed{{{box}}}" for box in found) + "."
+    found = list(dict.fromkeys(boxes(answer))) or [answer.rpartition("####")[2].strip()]
+    if len(found) > 1:  # parts of the answer, or what is boxed on the way to it: math-verify tells which
+        return answer
+    return f"The answer is \\boxed{{{found[0]}}}."
 
 
 def _other(answers: Sequence[str], place: int) -> str:
