@@ -49,8 +49,10 @@ class Trainer:
         with self.progress:
             self._load_model()
         self._load_data()
-        self.verifier = load_verifier(config.data.verifier, timeout=config.data.verifier_timeout)
-        self.evaluator = load_evaluator(config, self.learner.tokenizer, self.verifier)
+        self.verifier = load_verifier(
+            config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
+        )
+        self.evaluator = load_evaluator(config, self.learner.tokenizer)
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0
 
@@ -185,6 +187,7 @@ class Trainer:
             limit=data.limit,
             seed=self.config.seed,
             options=data.options,
+            columns=data.columns,
         )
         self.examples = encode_prompts(
             self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens

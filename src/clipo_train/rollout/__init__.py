@@ -19,10 +19,13 @@ class Sampling:
     Attributes:
         max_new_tokens: Tokens a response may have at most.
         temperature: 0 is greedy.
+        top_p: Sample from the likeliest tokens only that together have this probability. Below 1 the sampled
+            distribution is not the one that log-probabilities are taken under: for evaluation only.
     """
 
     max_new_tokens: int
     temperature: float
+    top_p: float = 1.0
 
 
 class Generation(NamedTuple):

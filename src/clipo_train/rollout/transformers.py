@@ -42,6 +42,7 @@ class TransformersEngine:
             do_sample=sampled,
             temperature=sampling.temperature if sampled else None,
             top_k=0 if sampled else None,
+            top_p=sampling.top_p if sampled else None,
             num_return_sequences=samples,
             eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
