@@ -4,20 +4,22 @@ Everything public is a name of this package; modules beginning with an underscor
 """
 
 from clipo_ops._advantages import grpo_advantages
-from clipo_ops._contrastive import (
+from clipo_ops._contrastive import contrastive_anchors, contrastive_loss
+from clipo_ops._diagnostics import GroupSimilarity, group_similarity
+from clipo_ops._distributed import gather_rollouts
+from clipo_ops._groups import GroupLayout
+from clipo_ops._importance import log_ratio
+from clipo_ops._logprobs import kl_estimate, token_entropy, token_logprobs
+from clipo_ops._masking import aggregate, aggregate_denominator
+from clipo_ops._objectives import (
     Objective,
-    contrastive_anchors,
-    contrastive_loss,
+    centroid,
+    decoupled,
     infonce,
     soft_nearest_neighbor,
     supcon_in,
     supcon_out,
 )
-from clipo_ops._diagnostics import GroupSimilarity, group_similarity
-from clipo_ops._groups import GroupLayout
-from clipo_ops._importance import log_ratio
-from clipo_ops._logprobs import kl_estimate, token_entropy, token_logprobs
-from clipo_ops._masking import aggregate, aggregate_denominator
 from clipo_ops._pooling import last_token_pool, mean_pool
 from clipo_ops._rewards import contrastive_reward
 from clipo_ops._surrogates import Surrogate, clipped_surrogate
@@ -29,10 +31,13 @@ __all__ = [
     "Surrogate",
     "aggregate",
     "aggregate_denominator",
+    "centroid",
     "clipped_surrogate",
     "contrastive_anchors",
     "contrastive_loss",
     "contrastive_reward",
+    "decoupled",
+    "gather_rollouts",
     "group_similarity",
     "grpo_advantages",
     "infonce",

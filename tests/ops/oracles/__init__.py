@@ -8,6 +8,7 @@ from ._common import *  # noqa: F403
 from .advantages import *  # noqa: F403
 from .contrastive import *  # noqa: F403
 from .diagnostics import *  # noqa: F403
+from .distributed import *  # noqa: F403
 from .importance import *  # noqa: F403
 from .logprobs import *  # noqa: F403
 from .pooling import *  # noqa: F403

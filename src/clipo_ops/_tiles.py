@@ -1,0 +1,133 @@
+"""Losses of all rollouts against all others, a tile of rows at a time.
+
+Of the rollouts x rollouts matrix only a tile of `ROWS` rows exists at any time, in backward too.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+ROWS = 256
+
+# Cosines of some rows with all columns, and the number of the first row -> losses of these rows.
+RowLosses: TypeAlias = Callable[[Tensor, int], Tensor]
+
+
+def tiled_losses(units: Tensor, row_losses: RowLosses, objective: object, *, total: bool) -> Tensor:
+    """The loss of every row of `units @ units.T`, or their sum.
+
+    The sum has its gradient computed along with it, tile by tile, and kept: as much memory as `units`. The gradient of
+    single losses is not known before their weights are, so backward does the tiles anew, with the same random numbers.
+    Compiled, both do.
+    """
+    if torch.compiler.is_compiling():
+        each = torch.cat(
+            [
+                checkpoint(partial(_tile, row_losses=row_losses, start=start), units, use_reentrant=False)
+                for start in _starts(len(units))
+            ]
+        )
+        return each.sum() if total else each
+    result: Tensor
+    if total:
+        result = _Total.apply(units, row_losses)  # type: ignore[no-untyped-call]
+    else:
+        result = _Each.apply(units, row_losses, _generators(objective, units.device))  # type: ignore[no-untyped-call]
+    return result
+
+
+def _starts(rows: int) -> list[int]:
+    """The first row of every tile. Only compares `rows`, so that a dynamic graph serves every number within a tile."""
+    starts = [0]
+    while starts[-1] + ROWS < rows:
+        starts.append(starts[-1] + ROWS)
+    return starts
+
+
+def _tile(units: Tensor, row_losses: RowLosses, start: int) -> Tensor:
+    with torch.autocast(units.device.type, enabled=False):
+        return row_losses(units[start : start + ROWS] @ units.mT, start)
+
+
+def _all_tiles(units: Tensor, row_losses: RowLosses) -> Tensor:
+    return torch.cat([_tile(units, row_losses, start) for start in _starts(len(units))])
+
+
+def _with_gradient(units: Tensor, row_losses: RowLosses, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses, and the gradient of their weighted sum."""
+    losses, gradient = [], torch.zeros_like(units)
+    with torch.autocast(units.device.type, enabled=False):
+        for start in _starts(len(units)):
+            here = slice(start, start + ROWS)
+            cosines = (units[here] @ units.mT).requires_grad_()
+            with torch.enable_grad():
+                loss = row_losses(cosines, start)
+                (slope,) = torch.autograd.grad(loss, cosines, weights[here])
+            losses.append(loss.detach())
+            gradient[here].addmm_(slope, units)
+            gradient.addmm_(slope.mT, units[here])
+    return torch.cat(losses), gradient
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, units: Tensor, row_losses: RowLosses) -> Tensor:
+        if not ctx.needs_input_grad[0]:
+            return _all_tiles(units, row_losses).sum()
+        losses, gradient = _with_gradient(units, row_losses, torch.ones_like(units.select(1, 0)))
+        ctx.save_for_backward(gradient)
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0], None
+
+
+class _Each(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, units: Tensor, row_losses: RowLosses, generators: list[torch.Generator]) -> Tensor:
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(units)
+            ctx.row_losses = row_losses
+            ctx.states = [(generator, generator.get_state()) for generator in generators]
+        return _all_tiles(units, row_losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (units,) = ctx.saved_tensors
+        with _replayed(ctx.states):
+            return _with_gradient(units, ctx.row_losses, grads[0])[1], None, None
+
+
+def _generators(objective: object, device: torch.device) -> list[torch.Generator]:
+    """Where an objective may draw from: the device's default generator, and those bound by `functools.partial`."""
+    bound: list[object] = []
+    if isinstance(objective, partial):
+        bound = [*objective.args, *objective.keywords.values()]
+    if device.type == "cpu":
+        default = [torch.default_generator]
+    else:
+        default = list(getattr(torch.get_device_module(device), "default_generators", ()))[device.index :][:1]
+    return default + [value for value in bound if isinstance(value, torch.Generator)]
+
+
+@contextmanager
+def _replayed(states: list[tuple[torch.Generator, Tensor]]) -> Iterator[None]:
+    """Generators give again what they gave after these states; afterwards they go on where they were."""
+    now = [(generator, generator.get_state()) for generator, _ in states]
+    try:
+        for generator, state in states:
+            generator.set_state(state)
+        yield
+    finally:
+        for generator, state in now:
+            generator.set_state(state)
