@@ -181,10 +181,13 @@ def _rows_of_batch(
     losses_of: _Losses, cosines: Tensor, start: int, *, success: Tensor, is_anchor: Tensor, number: Tensor | None
 ) -> Tensor:
     """Losses of some rows of the batch against all of it; `number` is given where positives are of the same group."""
-    here = slice(start, start + len(cosines))
-    column = torch.arange(len(success), device=success.device)
-    others = column[here].unsqueeze(1) != column
-    positives = others & (success[here].unsqueeze(1) == success)
+    rows, column = len(cosines), torch.arange(len(success), device=success.device)
+
+    def pairs(values: Tensor) -> Tensor:
+        return values.narrow(0, start, rows).unsqueeze(1) == values
+
+    others = pairs(column).logical_not()
+    positives = others & pairs(success)
     if number is not None:
-        positives = positives & (number[here].unsqueeze(1) == number)
-    return losses_of(cosines, is_anchor[here], positives, others)
+        positives = positives & pairs(number)
+    return losses_of(cosines, is_anchor.narrow(0, start, rows), positives, others)

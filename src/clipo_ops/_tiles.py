@@ -50,9 +50,13 @@ def _starts(rows: int) -> list[int]:
     return starts
 
 
+def _rows(values: Tensor, start: int) -> Tensor:
+    return values.narrow(0, start, min(ROWS, len(values) - start))
+
+
 def _tile(units: Tensor, row_losses: RowLosses, start: int) -> Tensor:
     with torch.autocast(units.device.type, enabled=False):
-        return row_losses(units[start : start + ROWS] @ units.mT, start)
+        return row_losses(_rows(units, start) @ units.mT, start)
 
 
 def _all_tiles(units: Tensor, row_losses: RowLosses) -> Tensor:
@@ -64,14 +68,14 @@ def _with_gradient(units: Tensor, row_losses: RowLosses, weights: Tensor) -> tup
     losses, gradient = [], torch.zeros_like(units)
     with torch.autocast(units.device.type, enabled=False):
         for start in _starts(len(units)):
-            here = slice(start, start + ROWS)
-            cosines = (units[here] @ units.mT).requires_grad_()
+            rows = _rows(units, start)
+            cosines = (rows @ units.mT).requires_grad_()
             with torch.enable_grad():
                 loss = row_losses(cosines, start)
-                (slope,) = torch.autograd.grad(loss, cosines, weights[here])
+            (slope,) = torch.autograd.grad(loss, cosines, _rows(weights, start))
             losses.append(loss.detach())
-            gradient[here].addmm_(slope, units)
-            gradient.addmm_(slope.mT, units[here])
+            _rows(gradient, start).addmm_(slope, units)
+            gradient.addmm_(slope.mT, rows)
     return torch.cat(losses), gradient
 
 
