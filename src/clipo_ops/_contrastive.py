@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipo_ops._groups import GroupLayout, Groups, as_layout, group_numbers, group_sums
 from clipo_ops._objectives import Objective, infonce
-from clipo_ops._similarity import directions, distances, group_cosines, success_pairs
+from clipo_ops._similarity import distances, group_cosines, success_pairs
 from clipo_ops._tiles import tiled_losses
 from clipo_ops._typing import require, require_rollouts, shaped
 
@@ -56,7 +56,7 @@ def contrastive_loss(
     as anchors. The anchor's own similarity takes part in nothing.
 
     Group scope takes time and memory of rollouts x group size. The other two take rollouts x rollouts in time, but in
-    memory only rollouts x 256: they go through the batch in tiles, in backward too.
+    memory only rollouts x 128: they go through the batch in tiles, in backward too.
 
     Args:
         embeddings: One vector $z_i$ per rollout, normalised or not. One of norm below 1e-6 has no direction: its
@@ -119,7 +119,7 @@ def contrastive_loss(
     else:
         number = group_numbers(groups) if scope == "cross" else None
         row_losses = partial(_rows_of_batch, losses_of, success=success, is_anchor=is_anchor, number=number)
-        losses = tiled_losses(directions(embeddings), row_losses, objective, total=reduction != "none")
+        losses = tiled_losses(embeddings, row_losses, objective, total=reduction != "none")
     if reduction == "mean":
         losses = losses / is_anchor.sum().clamp(min=1)
     return losses.to(embeddings.dtype)

@@ -21,10 +21,9 @@ def group_cosines(embeddings: Tensor, layout: GroupLayout) -> Shaped[Tensor, "gr
     return gram * scale.unsqueeze(2) * scale.unsqueeze(1)
 
 
-def directions(embeddings: Tensor) -> Tensor:
-    """Embeddings of length one, in at least float32; 0 for one of norm below 1e-6."""
-    vectors = at_least_float32(embeddings)
-    return vectors * _inverse_norm(vectors.square().sum(1, keepdim=True))
+def inverse_norms(vectors: Tensor) -> Shaped[Tensor, "rollouts 1"]:
+    """What to multiply vectors with to make their length one; 0 for one of norm below 1e-6."""
+    return _inverse_norm(torch.linalg.vector_norm(vectors, dim=1, keepdim=True).square())
 
 
 def distances(cosines: Tensor, similarity: str) -> Tensor:

@@ -13,20 +13,25 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-ROWS = 256
+from clipo_ops._similarity import inverse_norms
+from clipo_ops._typing import at_least_float32
+
+ROWS = 128
 
 # Cosines of some rows with all columns, and the number of the first row -> losses of these rows.
 RowLosses: TypeAlias = Callable[[Tensor, int], Tensor]
 
 
-def tiled_losses(units: Tensor, row_losses: RowLosses, objective: object, *, total: bool) -> Tensor:
-    """The loss of every row of `units @ units.T`, or their sum.
+def tiled_losses(embeddings: Tensor, row_losses: RowLosses, objective: object, *, total: bool) -> Tensor:
+    """The losses that come of each row of cosines between all embeddings, or their sum.
 
-    The sum has its gradient computed along with it, tile by tile, and kept: as much memory as `units`. The gradient of
-    single losses is not known before their weights are, so backward does the tiles anew, with the same random numbers.
-    Compiled, both do.
+    The sum has its gradient computed along with it, tile by tile, and kept: as much memory as the embeddings. The
+    gradient of single losses is not known before their weights are, so backward does the tiles anew, with the same
+    random numbers. Compiled, both do.
     """
+    vectors = at_least_float32(embeddings)
     if torch.compiler.is_compiling():
+        units = vectors * inverse_norms(vectors)
         each = torch.cat(
             [
                 checkpoint(partial(_tile, row_losses=row_losses, start=start), units, use_reentrant=False)
@@ -36,9 +41,9 @@ def tiled_losses(units: Tensor, row_losses: RowLosses, objective: object, *, tot
         return each.sum() if total else each
     result: Tensor
     if total:
-        result = _Total.apply(units, row_losses)  # type: ignore[no-untyped-call]
+        result = _Total.apply(vectors, row_losses)  # type: ignore[no-untyped-call]
     else:
-        result = _Each.apply(units, row_losses, _generators(objective, units.device))  # type: ignore[no-untyped-call]
+        result = _Each.apply(vectors, row_losses, _generators(objective, vectors.device))  # type: ignore[no-untyped-call]
     return result
 
 
@@ -59,12 +64,15 @@ def _tile(units: Tensor, row_losses: RowLosses, start: int) -> Tensor:
         return row_losses(_rows(units, start) @ units.mT, start)
 
 
-def _all_tiles(units: Tensor, row_losses: RowLosses) -> Tensor:
+def _all_tiles(vectors: Tensor, row_losses: RowLosses) -> Tensor:
+    units = vectors * inverse_norms(vectors)
     return torch.cat([_tile(units, row_losses, start) for start in _starts(len(units))])
 
 
-def _with_gradient(units: Tensor, row_losses: RowLosses, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _with_gradient(vectors: Tensor, row_losses: RowLosses, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The losses, and the gradient of their weighted sum."""
+    scale = inverse_norms(vectors)
+    units = vectors * scale
     losses, gradient = [], torch.zeros_like(units)
     with torch.autocast(units.device.type, enabled=False):
         for start in _starts(len(units)):
@@ -74,17 +82,19 @@ def _with_gradient(units: Tensor, row_losses: RowLosses, weights: Tensor) -> tup
                 loss = row_losses(cosines, start)
             (slope,) = torch.autograd.grad(loss, cosines, _rows(weights, start))
             losses.append(loss.detach())
+            del loss, cosines
             _rows(gradient, start).addmm_(slope, units)
             gradient.addmm_(slope.mT, rows)
-    return torch.cat(losses), gradient
+        along = torch.linalg.vecdot(gradient, units).unsqueeze(1)  # the length of a vector does not matter
+    return torch.cat(losses), gradient.addcmul_(units, along, value=-1).mul_(scale)
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, units: Tensor, row_losses: RowLosses) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, row_losses: RowLosses) -> Tensor:
         if not ctx.needs_input_grad[0]:
-            return _all_tiles(units, row_losses).sum()
-        losses, gradient = _with_gradient(units, row_losses, torch.ones_like(units.select(1, 0)))
+            return _all_tiles(vectors, row_losses).sum()
+        losses, gradient = _with_gradient(vectors, row_losses, torch.ones_like(vectors.select(1, 0)))
         ctx.save_for_backward(gradient)
         return losses.sum()
 
@@ -97,19 +107,19 @@ class _Total(torch.autograd.Function):
 
 class _Each(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, units: Tensor, row_losses: RowLosses, generators: list[torch.Generator]) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, row_losses: RowLosses, generators: list[torch.Generator]) -> Tensor:
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(units)
+            ctx.save_for_backward(vectors)
             ctx.row_losses = row_losses
             ctx.states = [(generator, generator.get_state()) for generator in generators]
-        return _all_tiles(units, row_losses)
+        return _all_tiles(vectors, row_losses)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (units,) = ctx.saved_tensors
+        (vectors,) = ctx.saved_tensors
         with _replayed(ctx.states):
-            return _with_gradient(units, ctx.row_losses, grads[0])[1], None, None
+            return _with_gradient(vectors, ctx.row_losses, grads[0])[1], None, None
 
 
 def _generators(objective: object, device: torch.device) -> list[torch.Generator]:
