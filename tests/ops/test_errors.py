@@ -28,7 +28,7 @@ BAD_VALUES = [
     ("contrastive_loss", "scope", ["all", "Group"], "'group', 'cross' or 'batch'"),
     ("contrastive_loss", "anchors", ["wrong", ""], "'success' or 'all'"),
     ("contrastive_loss", "similarity", ["dot", "L2"], "'cosine' or 'l2'"),
-    ("contrastive_loss", "floor", ["log", 0.0], "'none' or 'log_positives'"),
+    ("contrastive_loss", "floor", ["log", ""], "'none' or 'log_positives'"),
     ("contrastive_loss", "reduction", ["max", ""], "'mean', 'sum' or 'none'"),
     ("contrastive_reward", "weight", [-0.1, math.nan], "at least 0"),
     ("contrastive_reward", "floor", [0.1, math.nan], "at most 0"),
