@@ -21,9 +21,18 @@ from clipo_ops._combination import (
     reward_inversions,
 )
 from clipo_ops._contrastive import (
+from clipo_ops._advantages import grpo_advantages
+from clipo_ops._contrastive import contrastive_anchors, contrastive_loss
+from clipo_ops._diagnostics import GroupSimilarity, group_similarity
+from clipo_ops._distributed import gather_rollouts
+from clipo_ops._groups import GroupLayout
+from clipo_ops._importance import log_ratio
+from clipo_ops._logprobs import kl_estimate, token_entropy, token_logprobs
+from clipo_ops._masking import aggregate, aggregate_denominator
+from clipo_ops._objectives import (
     Objective,
-    contrastive_anchors,
-    contrastive_loss,
+    centroid,
+    decoupled,
     infonce,
     soft_nearest_neighbor,
     supcon_in,
@@ -60,6 +69,8 @@ from clipo_ops._returns import (
     reinforce_plus_plus_baseline_advantages,
 )
 from clipo_ops._rewards import contrastive_reward, overlong_penalty, token_level_rewards
+from clipo_ops._pooling import last_token_pool, mean_pool
+from clipo_ops._rewards import contrastive_reward
 from clipo_ops._surrogates import Surrogate, clipped_surrogate
 
 __all__ = [
@@ -76,6 +87,7 @@ __all__ = [
     "center_by_group",
     "clamp_fraction",
     "clip_fraction",
+    "centroid",
     "clipped_surrogate",
     "combine_rewards",
     "contrastive_anchors",
@@ -86,6 +98,8 @@ __all__ = [
     "gae_advantages",
     "gdpo_advantages",
     "gpg_advantages",
+    "decoupled",
+    "gather_rollouts",
     "group_similarity",
     "grpo_advantages",
     "guarded_rewards",

@@ -40,7 +40,7 @@ LAYERS = [
     "_policy_diagnostics",
     "_diagnostics",
 ]
-AXES = {"rollouts", "tokens", "hidden", "dim", "vocab", "groups", "slots", "*anchors", "candidates", "signals"}
+AXES = {"rollouts", "tokens", "hidden", "dim", "vocab", "groups", "slots", "*anchors", "candidates", "signals", "..."}
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [path for path in FILES if path.parent == PACKAGE and path.stem != "__init__"]
 FUNCTIONS = [name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))]

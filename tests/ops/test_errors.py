@@ -27,7 +27,12 @@ BAD_VALUES = [
     ("combine_rewards", "weights", [(), (1.0,)], "one number per signal"),
     ("combine_rewards", "eps", [-1e-6, math.nan], "at least 0"),
     ("contrastive_loss", "temperature", [0, -0.05, math.nan], "above 0"),
-    ("contrastive_loss", "scope", ["cross", "batch", "all"], "'group'"),
+    ("contrastive_anchors", "scope", ["all", "Group"], "'group', 'cross' or 'batch'"),
+    ("contrastive_anchors", "anchors", ["wrong", ""], "'success' or 'all'"),
+    ("contrastive_loss", "scope", ["all", "Group"], "'group', 'cross' or 'batch'"),
+    ("contrastive_loss", "anchors", ["wrong", ""], "'success' or 'all'"),
+    ("contrastive_loss", "similarity", ["dot", "L2"], "'cosine' or 'l2'"),
+    ("contrastive_loss", "floor", ["log", ""], "'none' or 'log_positives'"),
     ("contrastive_loss", "reduction", ["max", ""], "'mean', 'sum' or 'none'"),
     ("contrastive_reward", "weight", [-0.1, math.nan], "at least 0"),
     ("contrastive_reward", "floor", [0.1, math.nan], "at most 0"),
@@ -112,7 +117,7 @@ TENSORS = [
     pytest.param(case, argument, id=f"{case}-{argument}")
     for case in EAGER_CASES
     for argument, value in case.inputs().items()
-    if isinstance(value, Tensor)
+    if isinstance(value, Tensor) and case.op != "gather_rollouts"  # which takes any
 ]
 
 

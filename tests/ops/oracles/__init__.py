@@ -9,6 +9,7 @@ from .advantages import *  # noqa: F403
 from .combination import *  # noqa: F403
 from .contrastive import *  # noqa: F403
 from .diagnostics import *  # noqa: F403
+from .distributed import *  # noqa: F403
 from .importance import *  # noqa: F403
 from .logprobs import *  # noqa: F403
 from .pooling import *  # noqa: F403
