@@ -51,6 +51,8 @@ def ours(batch: Batch) -> dict[str, Loss]:
     def sequence(d: Tensor, mode: str) -> Tensor:
         ratio = sequence_log_ratio(d, mask).unsqueeze(1)
         loss = clipped_surrogate(ratio, a, epsilon_low=3e-4, epsilon_high=4e-4).loss
+        if mode == "seq-mean-token-mean":
+            return aggregate(loss, mask.any(1, keepdim=True), mode=mode)
         return aggregate(loss.expand_as(mask), mask, mode=mode)
 
     def clipped(d: Tensor, mode: str, denominator: float | None = None) -> Tensor:

@@ -104,14 +104,15 @@ def kl_cov_surrogate(
     Examples:
         >>> logprobs, mask = torch.tensor([[-0.1, -9.0]]), torch.tensor([[True, True]])
         >>> kl_cov_surrogate(logprobs, torch.full((1, 2), -0.5), torch.tensor([[1.0, 0.0]]), mask).loss
-        tensor([[-0.1065, -0.0000]])
+        tensor([[-0.1065,  0.0000]])
     """
     require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     require(kl_weight >= 0, "kl_weight", "a number of at least 0", kl_weight)
     d = at_least_float32(log_ratio)
     top = mask & _largest(_covariance(logprobs, advantages, mask), _count(mask, fraction))
-    loss = -per_token(advantages, d) * bounded_exp(d)
-    return surrogate(torch.where(top, loss + kl_weight * d.abs(), loss), d, log_ratio.dtype)
+    ratio = bounded_exp(d)
+    penalty = torch.where(top, kl_weight * d.abs(), 0)
+    return surrogate(penalty - per_token(advantages, d) * ratio, ratio.detach(), log_ratio.dtype)
 
 
 def _covariance(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def gspo_loss(
         tensor(-0.0002)
     """
     loss = _sequence_loss(logprobs, old_logprobs, advantages, mask, epsilon_low, epsilon_high)
-    return aggregate(loss, mask, mode="seq-mean-token-mean", denominator=denominator)
+    return aggregate(loss, mask.any(1, keepdim=True), mode="seq-mean-token-mean", denominator=denominator)
 
 
 @shaped
@@ -97,7 +97,7 @@ def luspo_loss(
         tensor(-0.5004)
     """
     loss = _sequence_loss(logprobs, old_logprobs, advantages, mask, epsilon_low, epsilon_high)
-    return aggregate(loss, mask, mode="seq-mean-token-sum", denominator=denominator)
+    return aggregate(loss.expand_as(mask), mask, mode="seq-mean-token-sum", denominator=denominator)
 
 
 @shaped
@@ -204,7 +204,6 @@ def vespo_loss(
 def _sequence_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, epsilon_low: float, epsilon_high: float
 ) -> Tensor:
-    """The clipped surrogate of the whole response's ratio, the same at every token."""
+    """The clipped surrogate of the whole response's ratio, as one column."""
     ratio = sequence_log_ratio(log_ratio(logprobs, old_logprobs, mask), mask).unsqueeze(1)
-    loss = clipped_surrogate(ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high).loss
-    return loss.expand_as(mask)
+    return clipped_surrogate(ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high).loss

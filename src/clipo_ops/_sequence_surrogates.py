@@ -6,7 +6,7 @@ from torch import Tensor
 
 from clipo_ops._importance import EXP_LIMIT
 from clipo_ops._masking import sequence_mean, sequence_sum
-from clipo_ops._surrogates import Surrogate, clamp_by_sign, per_token
+from clipo_ops._surrogates import Surrogate, clamp_by_sign, per_token, surrogate
 from clipo_ops._typing import at_least_float32, require, shaped
 
 
@@ -55,8 +55,8 @@ def geometric_mean_surrogate(
     advantage = per_token(advantages, d)
     bounded = clamp_by_sign(d, advantage, low=-clip_low, high=clip_high, cap=EXP_LIMIT)
     ratio = sequence_mean(bounded, mask).exp().unsqueeze(1)
-    loss, ratio = ((-advantage * ratio).to(log_ratio.dtype), ratio.detach().to(log_ratio.dtype))
-    return Surrogate(loss.expand_as(d), ratio.expand_as(d), mask & (bounded != d))
+    loss = (-advantage * ratio).expand_as(d)
+    return surrogate(loss, ratio.detach().expand_as(d), log_ratio.dtype, clipped=mask & (bounded != d))
 
 
 @shaped
@@ -114,6 +114,5 @@ def vespo_surrogate(
     k = torch.full_like(advantage, k_positive).masked_fill(negative, k_negative)
     lam = torch.full_like(advantage, lambda_positive).masked_fill(negative, lambda_negative)
     weight = (lam * (1 - w) + k * log_w).clamp(max=EXP_LIMIT).exp()
-    loss = (weight * -advantage * at_least_float32(logprobs)).to(log_ratio.dtype)
-    ratio = w.to(log_ratio.dtype).expand_as(loss)
-    return Surrogate(loss, ratio, torch.zeros_like(loss, dtype=torch.bool))
+    loss = weight * -advantage * at_least_float32(logprobs)
+    return surrogate(loss, w.expand_as(loss), log_ratio.dtype)

@@ -84,7 +84,8 @@ def clipped_surrogate(
     d = at_least_float32(log_ratio)
     advantage = per_token(advantages, d)
     bounded = clamp_by_sign(d, advantage, low=low, high=high, cap=cap)
-    return surrogate(-advantage * bounded.exp(), d, log_ratio.dtype, clipped=bounded != d)
+    clipped = bounded != d
+    return surrogate(-advantage * bounded.exp_(), bounded_exp(d.detach()), log_ratio.dtype, clipped=clipped)
 
 
 @shaped
@@ -126,18 +127,18 @@ def sapo_surrogate(
     d = at_least_float32(log_ratio)
     advantage = per_token(advantages, d)
     tau = torch.full_like(advantage, temperature_negative).masked_fill(advantage > 0, temperature_positive)
-    gate = (tau * bounded_exp(d) - tau).sigmoid()
-    return surrogate(gate * (advantage * -4 / tau), d, log_ratio.dtype)
+    ratio = bounded_exp(d)
+    gate = (tau * ratio).sub_(tau).sigmoid_()
+    return surrogate(gate * (advantage * -4 / tau), ratio.detach(), log_ratio.dtype)
 
 
-# --- what surrogates share
+# --- what surrogates share. They write over their own temporaries only: a fresh buffer costs as much as the arithmetic.
 
 
-def surrogate(loss: Tensor, log_ratio: Tensor, dtype: torch.dtype, *, clipped: Tensor | None = None) -> Surrogate:
-    """Rounds to the dtype of the result, and adds the ratio."""
+def surrogate(loss: Tensor, ratio: Tensor, dtype: torch.dtype, *, clipped: Tensor | None = None) -> Surrogate:
+    """Rounds to the dtype of the result; nothing is clipped unless it says so."""
     if clipped is None:
-        clipped = torch.zeros_like(log_ratio, dtype=torch.bool)
-    ratio = bounded_exp(log_ratio.detach())
+        clipped = torch.zeros_like(loss, dtype=torch.bool)
     return Surrogate(loss.to(dtype), ratio.to(dtype), clipped)
 
 
@@ -149,7 +150,7 @@ def per_token(advantages: Tensor, like: Tensor) -> Tensor:
 
 def bounded_exp(log_ratio: Tensor) -> Tensor:
     """A ratio that is finite, and so is its gradient (`hardtanh` is a clamp with a backward in one pass)."""
-    return hardtanh(log_ratio, -EXP_LIMIT, EXP_LIMIT).exp()
+    return hardtanh(log_ratio, -EXP_LIMIT, EXP_LIMIT).exp_()
 
 
 def clamp_by_sign(log_ratio: Tensor, advantage: Tensor, *, low: float, high: float, cap: float) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipo_ops._surrogates import Surrogate, bounded_exp, per_token
+from clipo_ops._surrogates import Surrogate, bounded_exp, per_token, surrogate
 from clipo_ops._typing import at_least_float32, require, shaped
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ def policy_gradient_surrogate(
         tensor([[2., 6.]])
     """
     values = at_least_float32(logprobs)
-    loss = (-per_token(advantages, values) * values).to(logprobs.dtype)
-    return Surrogate(loss, torch.ones_like(loss), torch.zeros_like(loss, dtype=torch.bool))
+    return surrogate(-per_token(advantages, values) * values, torch.ones_like(values), logprobs.dtype)
 
 
 @shaped
@@ -84,8 +83,9 @@ def cispo_surrogate(
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
     ratio = bounded_exp(at_least_float32(log_ratio.detach()))
     weight = ratio.clamp(ratio_low, ratio_high)
-    loss = weight * -per_token(advantages, ratio) * at_least_float32(logprobs)
-    return Surrogate(loss.to(log_ratio.dtype), ratio.to(log_ratio.dtype), weight != ratio)
+    clipped = (ratio > ratio_high).logical_or_(ratio < ratio_low)
+    loss = weight.mul_(-per_token(advantages, ratio)) * at_least_float32(logprobs)
+    return surrogate(loss, ratio, log_ratio.dtype, clipped=clipped)
 
 
 @shaped
@@ -145,7 +145,7 @@ def dppo_surrogate(
     dropped = (advantage * d > 0) & (distance > threshold)
     ratio = bounded_exp(d)
     loss = torch.where(dropped, 0, ratio.clamp(max=ratio_high)) * -advantage * new
-    return Surrogate(loss.to(log_ratio.dtype), ratio.to(log_ratio.dtype), dropped)
+    return surrogate(loss, ratio, log_ratio.dtype, clipped=dropped)
 
 
 def _binary_divergence(old: Tensor, new: Tensor, divergence: str) -> Tensor:
