@@ -39,9 +39,13 @@ def test_every_public_function_has_an_oracle() -> None:
 @every_case
 def test_the_output_has_the_dtype_of_the_input(case: Case, dtype: torch.dtype) -> None:
     expected = dtype
-    if (case.op == "log_ratio" and dtype.itemsize == 2) or case.op == "aggregate_denominator":
+    if (case.op in OF_LOG_RATIO and dtype.itemsize == 2) or case.op == "aggregate_denominator":
         expected = torch.float32
     assert {leaf.dtype for leaf in floats(case(case.inputs(dtype)))} <= {expected}
+
+
+# A ratio of half-precision log-probabilities needs float32.
+OF_LOG_RATIO = {"log_ratio"} | {name for name in FUNCTIONS if name.endswith("_loss")} - {"contrastive_loss"}
 
 
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
@@ -93,13 +97,23 @@ def test_gradients_are_finite(case: Case) -> None:
         assert all(grad is None or grad.isfinite().all() for grad in grads)
 
 
-NO_GRADIENT = {"contrastive_anchors", "contrastive_reward", "group_similarity", "aggregate_denominator"}
+NO_GRADIENT = {
+    "aggregate_denominator",
+    "contrastive_anchors",
+    "contrastive_reward",
+    "group_similarity",
+    "masked_importance_weights",
+    "off_policy_sequence_mask",
+    "top_entropy_mask",
+    "truncated_importance_weights",
+}
 
 
 @every_case
 def test_no_function_but_the_sampling_one_draws_random_numbers(case: Case) -> None:
     objective = case.options.get("objective", clipo_ops.infonce)
-    samples = case.op == "infonce" or (case.op == "contrastive_loss" and objective is clipo_ops.infonce)
+    by_objective = case.op in ("contrastive_loss", "clipo_rewards") and objective is clipo_ops.infonce
+    samples = case.op in ("infonce", "clip_cov_surrogate") or by_objective
     before = torch.get_rng_state()
     case(case.inputs())
     assert torch.equal(before, torch.get_rng_state()) is not samples
