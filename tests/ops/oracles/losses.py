@@ -42,14 +42,14 @@ def grpo_loss(
     *batch: Tensor, epsilon_low: float = 0.2, epsilon_high: float = 0.2, denominator: float | None = None
 ) -> Tensor:
     rows = [row for row in responses(*batch) if row]
-    losses = [mean([ppo(token.d, token.advantage, epsilon_low, epsilon_high) for token in row]) for row in rows]
+    losses = [mean([ppo(token.d, token.advantage, 0.2, 0.2) for token in row]) for row in rows]
     return divided(losses, denominator, len(rows))
 
 
 def dapo_loss(
     *batch: Tensor, epsilon_low: float = 0.2, epsilon_high: float = 0.28, denominator: float | None = None
 ) -> Tensor:
-    losses = [ppo(t.d, t.advantage, epsilon_low, epsilon_high) for row in responses(*batch) for t in row]
+    losses = [ppo(t.d, t.advantage, 0.2, 0.28) for row in responses(*batch) for t in row]
     return divided(losses, denominator, len(losses))
 
 
@@ -113,16 +113,7 @@ def vespo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
     return divided(losses, denominator, len(losses))
 
 
-def clipo_rewards(
-    outcome: Tensor,
-    embeddings: Tensor,
-    success: Tensor,
-    groups: Tensor,
-    *,
-    weight: float = 0.2,
-    floor: float = -0.5,
-    **loss: object,
-) -> Tensor:
-    losses = contrastive_loss(embeddings, success, groups, **loss)
+def clipo_rewards(outcome: Tensor, *batch: Tensor, weight: float = 0.2, floor: float = -0.5, **loss: object) -> Tensor:
+    losses = contrastive_loss(*batch, **loss)
     pairs = zip(outcome.tolist(), losses.tolist(), strict=True)
     return tensor([reward + max(-weight * own, floor) for reward, own in pairs])

@@ -31,10 +31,8 @@ def masked_importance_weights(
 def _ratios(old: Tensor, rollout: Tensor, mask: Tensor, level: str) -> list[list[float]]:
     result = []
     for row in zip(old.tolist(), rollout.tolist(), mask.tolist(), strict=True):
-        differences = [
-            0.0 if not counts or math.isnan(b) else max(-80.0, min(80.0, a - b))
-            for a, b, counts in zip(*row, strict=True)
-        ]
+        pairs = zip(*row, strict=True)
+        differences = [0.0 if not counts or math.isnan(b) else max(-80.0, min(80.0, a - b)) for a, b, counts in pairs]
         valid = chosen(differences, row[2])
         whole = {"token": 0.0, "sequence": math.fsum(valid), "geometric": mean(valid)}[level]
         exponents = differences if level == "token" else [whole] * len(differences)
