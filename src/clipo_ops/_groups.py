@@ -168,7 +168,7 @@ def group_reducer(groups: Groups, rollouts: int) -> Callable[[Tensor, str], Tens
     group's result.
     """
     if not isinstance(groups, GroupLayout):
-        number = _group_numbers(groups)
+        number = group_numbers(groups)
         return lambda values, reduce: _over_segment(values, number, reduce)
     layout = as_layout(groups, rollouts)
 

@@ -26,6 +26,17 @@ BAD_VALUES = [
     ("combine_rewards", "method", ["mean", "GDPO"], "'sum' or 'gdpo'"),
     ("combine_rewards", "weights", [(), (1.0,)], "one number per signal"),
     ("combine_rewards", "eps", [-1e-6, math.nan], "at least 0"),
+    ("cispo_loss", "ratio_high", [0.9], "at least 1"),
+    ("cispo_surrogate", "ratio_low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("cispo_surrogate", "ratio_high", [0.9, math.nan], "at least 1"),
+    ("clip_cov_surrogate", "fraction", [0, 1.1, math.nan], "(0, 1]"),
+    ("clip_cov_surrogate", "covariance_high", [1.0, 0.5, math.nan], "above covariance_low"),
+    ("clipo_rewards", "temperature", [0], "above 0"),
+    ("clipo_rewards", "floor", [0.1], "at most 0"),
+    ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
+    ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
+    ("clipped_surrogate", "delta", [1, 0.5, math.nan], "above 1 or None"),
     ("contrastive_loss", "temperature", [0, -0.05, math.nan], "above 0"),
     ("contrastive_anchors", "scope", ["all", "Group"], "'group', 'cross' or 'batch'"),
     ("contrastive_anchors", "anchors", ["wrong", ""], "'success' or 'all'"),
@@ -62,6 +73,41 @@ BAD_VALUES = [
     ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
     ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
     ("whiten", "eps", [-1e-8, math.nan], "at least 0"),
+    ("dapo_loss", "denominator", [0, -1], "positive"),
+    ("dppo_surrogate", "divergence", ["TV", ""], "'tv' or 'kl'"),
+    ("dppo_surrogate", "threshold_low", [-0.1, math.nan], "at least 0"),
+    ("dppo_surrogate", "threshold_high", [-0.1, math.nan], "at least 0"),
+    ("dppo_surrogate", "ratio_high", [0.9, math.nan], "at least 1"),
+    ("dr_grpo_loss", "epsilon_low", [-0.1], "[0, 1]"),
+    ("geometric_mean_surrogate", "clip_low", [-0.1, math.nan], "at least 0"),
+    ("geometric_mean_surrogate", "clip_high", [-0.1, math.nan], "at least 0"),
+    ("gmpo_loss", "clip_low", [-0.1], "at least 0"),
+    ("grpo_advantages", "scale", ["std", "None"], "'group', 'batch' or 'none'"),
+    ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("grpo_loss", "epsilon_high", [-0.1], "at least 0"),
+    ("gspo_loss", "epsilon_low", [1.1], "[0, 1]"),
+    ("kl_cov_surrogate", "fraction", [0, 1.1, math.nan], "(0, 1]"),
+    ("kl_cov_surrogate", "kl_weight", [-0.1, math.nan], "at least 0"),
+    ("kl_estimate", "estimator", ["k4", "K1"], "'k1', 'k2' or 'k3'"),
+    ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
+    ("luspo_loss", "epsilon_low", [1.1], "[0, 1]"),
+    ("masked_importance_weights", "low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("masked_importance_weights", "high", [0.9, math.nan], "at least 1"),
+    ("masked_importance_weights", "level", ["tokens", ""], "'token', 'sequence' or 'geometric'"),
+    ("off_policy_sequence_mask", "threshold", [-0.1, math.nan], "at least 0"),
+    ("sapo_loss", "temperature_positive", [0], "above 0"),
+    ("sapo_surrogate", "temperature_positive", [0, -1, math.nan], "above 0"),
+    ("sapo_surrogate", "temperature_negative", [0, -1, math.nan], "above 0"),
+    ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
+    ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
+    ("top_entropy_mask", "fraction", [0, 1.1, math.nan], "(0, 1]"),
+    ("truncated_importance_weights", "cap", [0, -1, math.nan], "above 0"),
+    ("truncated_importance_weights", "level", ["tokens", ""], "'token', 'sequence' or 'geometric'"),
+    ("vespo_loss", "lambda_positive", [0], "above 0"),
+    ("vespo_surrogate", "k_positive", [-1, math.nan], "at least 0"),
+    ("vespo_surrogate", "k_negative", [-1, math.nan], "at least 0"),
+    ("vespo_surrogate", "lambda_positive", [0, math.nan], "above 0"),
+    ("vespo_surrogate", "lambda_negative", [0, math.nan], "above 0"),
 ]
 BAD = [pytest.param(op, name, bad, wanted) for op, name, values, wanted in BAD_VALUES for bad in values]
 OF = {case.op: case for case in ONE_OF_EACH}
@@ -84,6 +130,12 @@ def test_the_normalised_sum_needs_a_maximum_length(bad: int | None) -> None:
 def test_the_normalised_sum_needs_a_denominator() -> None:
     with pytest.raises(ValueError, match=r"^max_length: wanted .*give aggregate a denominator.*, got None$"):
         clipo_ops.aggregate(torch.ones(1, 1), torch.ones(1, 1).bool(), mode="seq-mean-token-sum-norm")
+
+
+def test_dr_grpo_needs_a_maximum_length_or_a_denominator() -> None:
+    inputs = {name: value for name, value in OF["dr_grpo_loss"].inputs().items() if name != "denominator"}
+    with pytest.raises(ValueError, match=r"^max_length: wanted .*give aggregate a denominator.*, got None$"):
+        clipo_ops.dr_grpo_loss(**inputs)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +221,11 @@ def test_one_rollout_too_few_is_a_type_error(case: Case, argument: str) -> None:
         ("gae_advantages", "mask"),
         ("supcon_out", "positives"),
         ("infonce", "candidates"),
+        ("cispo_surrogate", "logprobs"),
+        ("geometric_mean_surrogate", "mask"),
+        ("kl_cov_surrogate", "advantages"),
+        ("top_entropy_mask", "entropy"),
+        ("grpo_loss", "old_logprobs"),
     ],
 )
 def test_one_token_or_candidate_too_few_is_a_type_error(op: str, argument: str) -> None:

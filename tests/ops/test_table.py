@@ -16,7 +16,10 @@ from .helpers import ALL_FLOATS
 from .table import CASES, EAGER_CASES, Case
 
 FUNCTIONS = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
-FLOAT32_FOR_HALF = {"log_ratio", "linear_token_logprobs"}
+# A ratio of half-precision log-probabilities needs float32.
+FLOAT32_FOR_HALF = {"log_ratio", "linear_token_logprobs"} | {
+    name for name in FUNCTIONS if name.endswith("_loss") and name != "contrastive_loss"
+}
 every_case = pytest.mark.parametrize("case", EAGER_CASES, ids=str)
 
 
@@ -112,13 +115,18 @@ NO_GRADIENT = {
     "pass_at_k_advantages",
     "process_gap",
     "reward_inversions",
+    "masked_importance_weights",
+    "off_policy_sequence_mask",
+    "top_entropy_mask",
+    "truncated_importance_weights",
 }
 
 
 @every_case
 def test_no_function_but_the_sampling_one_draws_random_numbers(case: Case) -> None:
     objective = case.options.get("objective", clipo_ops.infonce)
-    samples = case.op == "infonce" or (case.op == "contrastive_loss" and objective is clipo_ops.infonce)
+    by_objective = case.op in ("contrastive_loss", "clipo_rewards") and objective is clipo_ops.infonce
+    samples = case.op in ("infonce", "clip_cov_surrogate") or by_objective
     before = torch.get_rng_state()
     case(case.inputs())
     assert torch.equal(before, torch.get_rng_state()) is not samples
