@@ -7,6 +7,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from clipo_ops import clipped_surrogate, log_ratio
+
 from ..ops.strategies import SEEDS, noise
 
 
@@ -19,12 +21,12 @@ class Tokens(NamedTuple):
 
 
 @st.composite
-def tokens(draw: st.DrawFn) -> Tokens:
+def tokens(draw: st.DrawFn, *, holes: bool = True) -> Tokens:
     """Responses of one to seven tokens, some with a hole; ratios near 1, far from it, or exactly 1."""
     lengths = draw(st.lists(st.integers(1, 7), min_size=2, max_size=6))
     rows, width = len(lengths), max(lengths)
     mask = torch.arange(width) < torch.tensor(lengths).unsqueeze(1)
-    if draw(st.booleans()):
+    if holes and draw(st.booleans()):
         mask[:, width // 2] = mask[:, width // 2] & (torch.tensor(lengths) == 1)
     seed = draw(SEEDS)
     logprobs = -noise(seed, rows, width).abs()
@@ -49,3 +51,8 @@ def ours(loss: Callable[[Tensor, Tokens], Tensor], batch: Tokens) -> tuple[Tenso
     leaf = batch.logprobs.clone().requires_grad_()
     value = loss(leaf, batch)
     return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+def clipped_tokens(logprobs: Tensor, batch: Tokens, **bounds: float) -> Tensor:
+    """The clipped surrogate per token."""
+    return clipped_surrogate(log_ratio(logprobs, batch.old_logprobs, batch.mask), batch.advantages, **bounds).loss

@@ -12,7 +12,6 @@ from torch import Tensor
 from clipo_ops import (
     aggregate,
     cispo_loss,
-    clipped_surrogate,
     dapo_loss,
     dr_grpo_loss,
     gmpo_loss,
@@ -26,7 +25,7 @@ from clipo_ops import (
 )
 
 from ..ops.helpers import assert_same
-from .batches import Tokens, ours, tokens
+from .batches import Tokens, clipped_tokens, ours, tokens
 from .trl_stub import GMPOTrainer, loss_and_gradient
 
 Loss = Callable[[Tensor, Tokens], Tensor]
@@ -38,8 +37,7 @@ def recipe(loss: Callable[..., Tensor], **hyperparameters: Any) -> Loss:
 
 
 def clipped(x: Tensor, batch: Tokens, mode: str = "token-mean", **bounds: float) -> Tensor:
-    surrogate = clipped_surrogate(log_ratio(x, batch.old_logprobs, batch.mask), batch.advantages, **bounds)
-    return aggregate(surrogate.loss, batch.mask, mode=mode)
+    return aggregate(clipped_tokens(x, batch, **bounds), batch.mask, mode=mode)
 
 
 def with_kl(x: Tensor, batch: Tokens, *, corrected: bool) -> Tensor:
