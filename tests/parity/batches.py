@@ -30,7 +30,8 @@ def tokens(draw: st.DrawFn, *, holes: bool = True) -> Tokens:
         mask[:, width // 2] = mask[:, width // 2] & (torch.tensor(lengths) == 1)
     seed = draw(SEEDS)
     logprobs = -noise(seed, rows, width).abs()
-    old_logprobs = logprobs - noise(seed + 1, rows, width) * draw(st.sampled_from([0.0, 0.1, 1.0]))
+    difference = noise(seed + 1, rows, width) * draw(st.sampled_from([0.0, 0.1, 1.0]))
+    old_logprobs = torch.where(difference == 0, logprobs, (logprobs - difference).clamp(max=-0.01))
     advantages = noise(seed + 2, rows) * torch.tensor(draw(st.sampled_from([0.0, 1.0])), dtype=torch.float64)
     return Tokens(logprobs, old_logprobs, advantages, mask, noise(seed + 3, rows, width).abs())
 
@@ -56,3 +57,24 @@ def ours(loss: Callable[[Tensor, Tokens], Tensor], batch: Tokens) -> tuple[Tenso
 def clipped_tokens(logprobs: Tensor, batch: Tokens, **bounds: float) -> Tensor:
     """The clipped surrogate per token."""
     return clipped_surrogate(log_ratio(logprobs, batch.old_logprobs, batch.mask), batch.advantages, **bounds).loss
+
+
+class Rollouts(NamedTuple):
+    rewards: Tensor
+    groups: Tensor
+    mask: Tensor
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> Rollouts:
+    """Rewards in interleaved groups of two to four, each with two different ones."""
+    sizes = draw(st.lists(st.integers(2, 4), min_size=1, max_size=4))
+    order = torch.tensor(draw(st.permutations(range(sum(sizes)))))
+    groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))[order]
+    values = noise(draw(SEEDS), sum(sizes))
+    if draw(st.booleans()):
+        values = torch.tensor([float(i == 0) for size in sizes for i in range(size)], dtype=torch.float64)[order]
+    lengths = torch.tensor(draw(st.lists(st.integers(2, 6), min_size=sum(sizes), max_size=sum(sizes))))
+    mask = torch.arange(6) < lengths.unsqueeze(1)
+    mask[:, 1] &= torch.tensor(draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes))))
+    return Rollouts(values, groups, mask)

@@ -19,7 +19,6 @@ from ..ops.strategies import SEEDS, noise
 from .batches import rewards
 from .trl_stub import generated
 
-
 assert_same = partial(helpers.assert_same, rtol=1e-6)  # TRL's n / (n - 1) is of float32
 
 

@@ -24,7 +24,9 @@ from .trl_stub import generated, loss_and_gradient, trainer
 
 def theirs(batch: Tokens, rollout: Tensor, mode: str, **clip: float) -> Tensor:
     """TRL's weights for a batch whose responses have no holes."""
-    sampled = [[x if x == x else None for x in row[valid].tolist()] for row, valid in zip(rollout, batch.mask, strict=True)]
+    sampled = [
+        [x if x == x else None for x in row[valid].tolist()] for row, valid in zip(rollout, batch.mask, strict=True)
+    ]
     options = {f"vllm_importance_sampling_{name}": value for name, value in {"mode": mode, **clip}.items()}
     rewards, options["use_vllm"] = torch.zeros(len(rollout), 1), True
     result = generated(rewards, old_logprobs=batch.old_logprobs, sampled=sampled, num_generations=1, **options)

@@ -139,5 +139,3 @@ def test_the_mean_of_micro_batches_is_the_mean_of_the_batch_for_us_only() -> Non
     assert_same(sum(theirs) / 2, torch.tensor(2.0))
     mine = [recipe(dapo_loss, denominator=4.0)(part.logprobs, part) for part in parts]
     assert_same(sum(mine), torch.tensor(2.5))
-
-

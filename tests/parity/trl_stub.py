@@ -90,7 +90,10 @@ def generated(
     count, functions = rewards.shape
     self = trainer(**settings)
     self.reward_func_names = [f"f{k}" for k in range(functions)]
-    self.reward_funcs, self.reward_weights = self.reward_func_names, settings.get("reward_weights", torch.ones(functions))
+    self.reward_funcs, self.reward_weights = (
+        self.reward_func_names,
+        settings.get("reward_weights", torch.ones(functions)),
+    )
     completions = [[1] * len(row) for row in sampled] if sampled else [[1]] * count
     self._generate = lambda _: ([[1]] * count, completions, None, [""] * count, sampled, {}, None, None)
     self._calculate_rewards = lambda *_: rewards
