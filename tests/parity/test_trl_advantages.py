@@ -7,11 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from trl.rewards import get_soft_overlong_punishment
 
 from clipo_ops import (
     combine_rewards,
     gdpo_advantages,
     grpo_advantages,
+    overlong_penalty,
 )
 
 from ..ops import helpers
@@ -54,6 +56,13 @@ def test_normalize_then_sum_is_gdpo(batch: tuple[Tensor, int], seed: int) -> Non
     summed = combine_rewards(signals, ids(*batch), weights=(1.0, 0.5))
     result = generated(signals, **options)["advantages"]
     assert_same(grpo_advantages(summed, ids(*batch), eps=1e-4), result)
+
+
+@given(lengths=st.lists(st.integers(0, 40), min_size=1), buffer=st.integers(1, 20))
+def test_the_overlong_penalty_is_the_same(lengths: list[int], buffer: int) -> None:
+    penalty = get_soft_overlong_punishment(max_completion_len=20, soft_punish_cache=buffer)
+    expected = torch.tensor(penalty(completion_ids=[[1] * length for length in lengths]), dtype=torch.float)
+    assert_same(overlong_penalty(torch.tensor(lengths), max_length=20, buffer=buffer), expected)
 
 
 # --- where TRL's numbers break

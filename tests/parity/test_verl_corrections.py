@@ -6,16 +6,26 @@ import pytest
 import torch
 from hypothesis import given
 from torch import Tensor
-from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
+from verl.trainer.ppo.rollout_corr_helper import compute_offpolicy_metrics, compute_rollout_correction_weights
 from verl.utils.torch_functional import entropy_from_logits, logprobs_from_logits
 
-from clipo_ops import masked_importance_weights, token_entropy, token_logprobs, truncated_importance_weights
+from clipo_ops import (
+    approximate_kl,
+    effective_sample_size,
+    log_ratio,
+    masked_importance_weights,
+    token_entropy,
+    token_logprobs,
+    truncated_importance_weights,
+)
 
 from ..ops import helpers
 from ..ops.strategies import SEEDS, noise
 from .batches import Tokens, tokens
 
 assert_same = partial(helpers.assert_same, rtol=1e-7, atol=1e-9)
+
+FUNCTIONS_OF_IDS = ((token_logprobs, "token_ids"), (logprobs_from_logits, "labels"))
 
 
 def theirs(batch: Tokens, level: str, threshold: str | float) -> Tensor:
@@ -34,16 +44,23 @@ def test_importance_weights_are_the_same(level: str, batch: Tokens) -> None:
         assert_same(masked, theirs(batch, level, "0.5_2.0"))
 
 
+@given(batch=tokens())
+def test_diagnostics_are_the_same(batch: Tokens) -> None:
+    ratio = log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)
+    metrics = compute_rollout_correction_weights(ratio, batch.mask.double(), rollout_is_threshold=1e9)[1]
+    assert_same(effective_sample_size(ratio, batch.mask).item(), metrics["rollout_is_eff_sample_size"])
+    metrics = compute_offpolicy_metrics(batch.logprobs, batch.old_logprobs, batch.mask.double())
+    assert_same(approximate_kl(ratio, batch.mask).item(), metrics["k3_kl"])
+
+
 @given(seed=SEEDS)
 def test_entropy_and_log_probabilities_are_the_same(seed: int) -> None:
     logits, ids = 3 * noise(seed, 2, 3, 5), torch.arange(6).view(2, 3) % 5
     assert_same(token_entropy(logits), entropy_from_logits(logits))
     assert_same(token_logprobs(logits, ids), logprobs_from_logits(logits, ids))
-    for mine, peer in (
-        (token_entropy, entropy_from_logits),
-        (lambda x: token_logprobs(x, ids), lambda x: logprobs_from_logits(x, ids)),
-    ):
-        assert_same(helpers.gradients(mine, logits), helpers.gradients(peer, logits))
+    assert_same(helpers.gradients(token_entropy, logits), helpers.gradients(entropy_from_logits, logits))
+    pair = (partial(function, **{name: ids}) for function, name in FUNCTIONS_OF_IDS)
+    assert_same(*(helpers.gradients(function, logits) for function in pair))
 
 
 # --- where verl's numbers break

@@ -17,6 +17,7 @@ from clipo_ops import (
     aggregate_denominator,
     cispo_loss,
     clip_cov_surrogate,
+    clip_fraction,
     clipped_surrogate,
     dapo_loss,
     dppo_surrogate,
@@ -150,12 +151,21 @@ def test_micro_batches_with_a_global_denominator_are_the_same(mode: str, mask: T
             assert_same(aggregate(values[rows], mask[rows], mode=mode, denominator=denominator), expected)
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "k3+"])
 @given(batch=tokens())
 def test_kl_estimators_are_the_same_up_to_2_nats(estimator: str, batch: Tokens) -> None:
     batch = batch._replace(old_logprobs=batch.logprobs - (batch.logprobs - batch.old_logprobs).clamp(-2, 2))
     peer = ours(lambda x, b: kl_penalty(x, b.old_logprobs, estimator).sum(), batch)
     assert_same(ours(lambda x, b: kl_estimate(x, b.old_logprobs, estimator=estimator).sum(), batch), peer)
+
+
+@given(batch=tokens())
+def test_the_share_of_clipped_tokens_is_the_same(batch: Tokens) -> None:
+    advantages = batch.advantages.unsqueeze(1).expand(batch.mask.shape)
+    given = (batch.old_logprobs, batch.logprobs, advantages, batch.mask.double(), "token-mean", config())
+    metrics = get_policy_loss_fn("vanilla")(*given)[1]
+    clipped = clipped_surrogate(log_ratio(batch.logprobs, batch.old_logprobs, batch.mask), batch.advantages).clipped
+    assert_same(clip_fraction(clipped, batch.mask).item(), metrics["actor/pg_clipfrac"], rtol=1e-6)
 
 
 # --- where verl's numbers are wrong
