@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-peers test-verl lint types docs serve-docs bench snapshot clean help
+.PHONY: demo demo-words test test-deep test-peers test-verl lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,10 @@ serve-docs: .venv/installed  ## The site at http://127.0.0.1:8000, rebuilt on ch
 bench: .venv/installed  ## Benchmarks, each with its limit or peer in the same run.
 	$(BIN)/python benchmarks/ops.py
 	$(BIN)/python benchmarks/step.py
+
+bench-peers: .venv-trl/installed .venv-verl/installed  ## The same next to TRL's and verl's own code.
+	.venv-trl/bin/python benchmarks/peers_trl.py
+	.venv-verl/bin/python benchmarks/peers_verl.py
 
 snapshot: .venv/installed  ## Accept the present public API as the one that tests compare with.
 	$(BIN)/python tests/ops/api_snapshot.py

@@ -148,7 +148,7 @@ def test_a_log_ratio_of_100_breaks_liger() -> None:
 
 
 def test_luspo_per_token_counts_padding_in_liger() -> None:
-    """Rollouts of 1 and 3 tokens, every one of loss -1: the mean of their sums is -2. Liger's mean is over the width."""
+    """Rollouts of 1 and 3 tokens, every one of loss -1: their sums have mean -2. Liger's mean is over the width."""
     mask = torch.tensor([[True, False, False], [True, True, True]])
     head, batch = uniform(mask, 0.0)
     batch = batch._replace(old_logprobs=torch.where(mask, batch.old_logprobs, batch.old_logprobs - 0.1))
