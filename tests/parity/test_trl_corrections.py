@@ -8,16 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
 from clipo_ops import (
     aggregate,
     masked_importance_weights,
     off_policy_sequence_mask,
+    token_entropy,
+    token_logprobs,
     top_entropy_mask,
     truncated_importance_weights,
 )
 
-from ..ops.helpers import assert_same
+from ..ops.helpers import assert_same, gradients
+from ..ops.strategies import SEEDS, noise
 from .batches import Tokens, clipped_tokens, ours, tokens
 from .trl_stub import generated, loss_and_gradient, trainer
 
@@ -80,6 +84,14 @@ def test_a_loss_with_all_of_them_has_the_same_value_and_gradient(batch: Tokens) 
     given = {"sampling_per_token_logps": rollout, "importance_sampling_ratio": weight}
     short = batch._replace(entropy=batch.entropy.float())
     assert_same(ours(loss, batch), loss_and_gradient(short, inputs=given, loss_type="grpo", **settings))
+
+
+@given(seed=SEEDS)
+def test_entropy_and_log_probabilities_are_the_same(seed: int) -> None:
+    logits, ids = 3 * noise(seed, 2, 3, 5), torch.arange(6).view(2, 3) % 5
+    assert_same(gradients(token_entropy, logits), gradients(entropy_from_logits, logits))
+    theirs = gradients(lambda x: selective_log_softmax(x, ids), logits)
+    assert_same(gradients(lambda x: token_logprobs(x, ids), logits), theirs)
 
 
 # --- where TRL's numbers break
