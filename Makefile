@@ -38,10 +38,10 @@ test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples 
 	touch $@
 
 test-peers: .venv-trl/installed  ## The same numbers as TRL, Liger Kernel and pytorch-metric-learning, in .venv-trl.
-	.venv-trl/bin/python -m pytest tests/parity/test_trl*.py tests/parity/test_liger.py tests/parity/test_metric_learning.py
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest tests/parity/test_trl*.py tests/parity/test_liger.py tests/parity/test_metric_learning.py
 
 test-verl: .venv-verl/installed  ## The same numbers as verl, in .venv-verl.
-	.venv-verl/bin/python -m pytest tests/parity/test_verl*.py
+	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/parity/test_verl*.py
 
 lint: .venv/installed  ## ruff: lint and format.
 	$(BIN)/ruff check .
