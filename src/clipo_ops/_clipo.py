@@ -48,6 +48,9 @@ def clipo_rewards(
     Returns:
         Rewards of the outcome's dtype. DETACHED from the embeddings: train their head by `contrastive_loss`.
 
+    Raises:
+        ValueError: As `contrastive_loss` and `contrastive_reward`.
+
     Source:
         CLIPO (arXiv 2603.10101).
 

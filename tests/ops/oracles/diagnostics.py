@@ -20,7 +20,7 @@ def group_similarity(embeddings: Tensor, success: Tensor, groups: Tensor) -> tup
 
 def noise_share(embeddings: Tensor, success: Tensor, groups: Tensor, *, temperature: float = 0.05) -> float:
     """From all the losses that the draws may give: their variance within anchors over that within groups."""
-    outcomes = contrastive_rows(embeddings, success, groups, infonce, temperature, None)
+    outcomes = contrastive_rows(embeddings, success, groups, infonce, other=None, temperature=temperature)
     within, total = 0.0, 0.0
     for group in members(groups):
         losses = [outcomes[i] for i in group if outcomes[i] is not None]
