@@ -52,7 +52,8 @@ def entries() -> Iterator[Entry]:
         for name in _ENTRY.findall(page.read_text(encoding="utf-8")):
             if name in docstrings:
                 text = docstrings[name]
-                calls = re.compile(rf"\b{name}\b")
+                short = re.sub("_(advantages|loss)$", "", name)  # as tests over a family of functions name them
+                calls = re.compile(rf'\b{name}\b|"{short}"')
                 callers = [test for test, code in tests.items() if test not in shared and calls.search(code)]
                 yield Entry(name, _first_equation(text), _source(text), page.name, callers)
 
