@@ -1,6 +1,7 @@
 """How good the policy is, on held-out sets."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.policy import EncodedExample, encode_prompts, load_policy
 from clipo_train.rollout import RolloutEngine, Sampling
-from clipo_train.rollout.transformers import TransformersEngine
+from clipo_train.rollout.loading import load_engine
 from clipo_train.types import Verdict
 from clipo_train.verifiers import VerifierPool, load_verifier
 
@@ -117,4 +118,4 @@ def evaluate(config: TrainConfig) -> dict[str, float]:
     model = move("cuda" if torch.cuda.is_available() else "cpu")
     with load_verifier(config.data.verifier, timeout=config.data.verifier_timeout) as verifier:
         evaluator = load_evaluator(config, tokenizer, verifier)
-        return evaluator.run(TransformersEngine(model, tokenizer))
+        return evaluator.run(load_engine(config, model, tokenizer, chain(*evaluator.sets.values())))

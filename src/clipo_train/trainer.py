@@ -1,6 +1,7 @@
 """The reference trainer, from prompts to an updated policy. Read `Trainer.train`, then `Trainer._step`."""
 
 import copy
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -22,7 +23,8 @@ from clipo_train.objective import Credit, assign_credit, policy_loss
 from clipo_train.policy import EncodedExample, encode_prompts, forward, load_policy
 from clipo_train.report import write_report
 from clipo_train.rollout import Generation, Rollouts, Sampling
-from clipo_train.rollout.transformers import TransformersEngine
+from clipo_train.rollout.loading import load_engine
+from clipo_train.rollout.mismatch import logprob_gap, require_agreement
 from clipo_train.types import Message
 from clipo_train.verifiers import load_verifier
 
@@ -54,6 +56,9 @@ class Trainer:
         self._load_data()
         self.verifier = load_verifier(config.data.verifier, timeout=config.data.verifier_timeout)
         self.evaluator = load_evaluator(config, self.tokenizer, self.verifier)
+        prompts = chain(self.examples, *self.evaluator.sets.values())
+        self.engine = load_engine(config, self.policy, self.tokenizer, prompts)
+        self.syncs = 0
         self.clock = Stopwatch(self.accelerator.device)
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0
@@ -87,6 +92,9 @@ class Trainer:
         with self.clock("step"):
             rollouts = self._collect()
             logprobs, reference, entropy, pooled = self._score(rollouts.generation)
+            gap = logprob_gap(rollouts.generation, logprobs)
+            if self.syncs <= 1:  # the weights it began with, and those of the first update
+                require_agreement(gap, self.config.rollout.logprob_tolerance)
             warming_up = self.head is not None and self.head.warming_up
             with self.clock("contrastive"):
                 credit = assign_credit(rollouts, pooled, self.head, self.config.loss)
@@ -95,8 +103,9 @@ class Trainer:
                 with self.clock("update"):
                     update = self._update(rollouts.generation, credit, logprobs, reference)
                     self.engine.sync()
+                    self.syncs += 1
         self.metrics.completions(self._samples(rollouts, credit))
-        return self._describe(rollouts, credit) | {"policy/entropy": entropy} | update | self.clock.read()
+        return self._describe(rollouts, credit) | {"policy/entropy": entropy} | gap | update | self.clock.read()
 
     def _collect(self) -> Rollouts:
         """Samples a group of completions for each of the step's prompts, and has them judged."""
@@ -174,6 +183,7 @@ class Trainer:
                     token_logprobs(logits, response, temperature=self.config.rollout.temperature),
                     old_logprobs[rows],
                     None if ref_logprobs is None else ref_logprobs[rows],
+                    None if generation.logprobs is None else generation.logprobs[rows],
                     credit.advantages[rows],
                     row_mask,
                     self.config.loss,
@@ -247,7 +257,7 @@ class Trainer:
             )
 
     def _load_model(self) -> None:
-        """Policy, reference, optimizer, head and engine."""
+        """Policy, reference, optimizer and head."""
         config, settings = self.config, self.config.optimizer
         task = self.progress.add_task("loading the model", total=None, note="")
         self.policy, self.tokenizer = load_policy(
@@ -269,7 +279,6 @@ class Trainer:
         updates = config.steps * (config.rollout.batch_size // settings.minibatch_size)
         scheduler = get_scheduler(settings.schedule, optimizer, settings.warmup_updates, updates)
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(self.policy, optimizer, scheduler)
-        self.engine = TransformersEngine(self.policy, self.tokenizer)
         self.head = None
         if config.clipo.enabled:
             hidden = self.policy.config.get_text_config().hidden_size
@@ -292,6 +301,7 @@ class Trainer:
         run_dir = self.config.run_dir
         if self.config.resume:
             self.step = load_checkpoint(run_dir, self.accelerator, self.head)
+            self.engine.sync()
             self.metrics.rewind(self.step)
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(dump_config(self.config), encoding="utf-8")

@@ -35,6 +35,8 @@ class Generation(NamedTuple):
             of `tokens`.
         texts: The responses as text, without special tokens.
         finished: True where the response ended by itself rather than at the length limit.
+        logprobs: The response's log-probabilities as the engine has them, at the sampling temperature (at temperature 0
+            they are those of 1), 0 at padding. None where the policy itself samples: they are the trainer's.
     """
 
     tokens: Int[Tensor, "rollouts sequence"]
@@ -42,6 +44,7 @@ class Generation(NamedTuple):
     response_mask: Bool[Tensor, "rollouts tokens"]
     texts: list[str]
     finished: Bool[Tensor, " rollouts"]
+    logprobs: Float[Tensor, "rollouts tokens"] | None = None
 
 
 class RolloutEngine(Protocol):
