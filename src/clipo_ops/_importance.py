@@ -4,7 +4,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from clipo_ops._masking import sequence_mean
 from clipo_ops._typing import at_least_float32, require, shaped
+
+EXP_LIMIT = 80.0  # exp(80) is finite in float32, with room for an advantage
 
 
 @shaped
@@ -46,3 +49,62 @@ def log_ratio(
     old = torch.where(mask, at_least_float32(old_logprobs), 0)
     old = torch.where(old.isnan(), new.detach(), old)
     return (new - old).clamp(-limit, limit)
+
+
+@shaped
+def sequence_log_ratio(
+    log_ratio: Float[Tensor, "rollouts tokens"],
+    mask: Bool[Tensor, "rollouts tokens"],
+) -> Float[Tensor, " rollouts"]:
+    r"""The log-ratio of whole responses, per token: the logarithm of the geometric mean of the ratios.
+
+    $$\log s_i = \frac{1}{|y_i|} \sum_t m_{it}\, d_{it}, \qquad |y_i| = \sum_t m_{it}$$
+
+    Args:
+        log_ratio: $d$, as from `log_ratio`.
+        mask: $m$, True where a token counts. What stands elsewhere may be anything, NaN included.
+
+    Returns:
+        One log-ratio per rollout, 0 for one without a valid token; of the log-ratio's dtype, summed in at least
+        float32.
+
+    Source:
+        GSPO (arXiv 2507.18071, eq. 7).
+
+    Examples:
+        >>> mask = torch.tensor([[True, True, False], [False, False, False]])
+        >>> sequence_log_ratio(torch.tensor([[0.5, -0.1, 9.0], [1.0, 1.0, 1.0]]), mask)
+        tensor([0.2000, 0.0000])
+    """
+    return sequence_mean(log_ratio, mask).to(log_ratio.dtype)
+
+
+@shaped
+def gspo_token_log_ratio(
+    log_ratio: Float[Tensor, "rollouts tokens"],
+    mask: Bool[Tensor, "rollouts tokens"],
+) -> Float[Tensor, "rollouts tokens"]:
+    r"""GSPO-token's log-ratio: the value of the whole response's, the gradient of the token's own.
+
+    $$\log s_{it} = \operatorname{sg}[\log s_i] + d_{it} - \operatorname{sg}[d_{it}]$$
+
+    with $\log s_i$ from `sequence_log_ratio`. GSPO is `clipped_surrogate` of it, reduced by `seq-mean-token-mean`; with
+    an advantage per token it is GSPO-token.
+
+    Args:
+        log_ratio: $d$, as from `log_ratio`.
+        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
+
+    Returns:
+        Log-ratios per token, of the log-ratio's dtype; 0 without a gradient under a False mask.
+
+    Source:
+        GSPO (arXiv 2507.18071, eq. 14).
+
+    Examples:
+        >>> gspo_token_log_ratio(torch.tensor([[0.5, -0.1]]), torch.tensor([[True, True]]))
+        tensor([[0.2000, 0.2000]])
+    """
+    own = at_least_float32(log_ratio)
+    sequence = sequence_mean(own.detach(), mask).unsqueeze(1)
+    return torch.where(mask, sequence + (own - own.detach()), 0).to(log_ratio.dtype)

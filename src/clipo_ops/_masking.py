@@ -54,7 +54,8 @@ def aggregate(
 
     Source:
         GRPO (arXiv 2402.03300, eq. 3) is `seq-mean-token-mean`; DAPO (arXiv 2503.14476, eq. 8) is `token-mean`;
-        Dr. GRPO (arXiv 2503.20783, section 3.1) is `seq-mean-token-sum-norm` with $D$ = rollouts x maximum length.
+        Dr. GRPO (arXiv 2503.20783, section 3.1) is `seq-mean-token-sum-norm` with $D$ = rollouts x maximum length;
+        LUSPO (arXiv 2602.05261) is `seq-mean-token-sum`: the length times a loss that is the same at every token.
 
     Examples:
         >>> values = torch.tensor([[1.0, 2.0], [6.0, float("nan")]])
@@ -71,9 +72,7 @@ def aggregate(
         require(denominator > 0, "denominator", "a positive number", denominator)
     if isinstance(denominator, Tensor):  # 0 if the whole batch has no valid token
         denominator = torch.where(denominator > 0, denominator, 1)
-    per_rollout = torch.where(mask, at_least_float32(values), 0).sum(1)
-    if mode == "seq-mean-token-mean":
-        per_rollout = per_rollout / mask.sum(1).clamp(min=1)
+    per_rollout = sequence_mean(values, mask) if mode == "seq-mean-token-mean" else sequence_sum(values, mask)
     return (per_rollout.sum() / denominator).to(values.dtype)
 
 
@@ -113,12 +112,27 @@ def aggregate_denominator(
         tensor(16.)
     """
     require(mode in _MODES, "mode", f"one of {', '.join(_MODES)}", mode)
+    lengths = _lengths(mask)
     if mode == "token-mean":
-        return mask.sum().float()
-    rollouts = mask.any(1).sum().float()
+        return lengths.sum().float()
+    rollouts = (lengths > 0).sum().float()
     if mode != "seq-mean-token-sum-norm":
         return rollouts
     if max_length is None or max_length < 1:
         wanted = "the maximum response length (or give aggregate a denominator) for mode 'seq-mean-token-sum-norm'"
         raise ValueError(f"max_length: wanted {wanted}, got {max_length!r}")
     return rollouts * max_length
+
+
+def sequence_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Sums over the valid tokens of each rollout, in at least float32."""
+    return torch.where(mask, at_least_float32(values), 0).sum(1)
+
+
+def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Means over the valid tokens of each rollout, in at least float32; 0 where there is none."""
+    return sequence_sum(values, mask) / _lengths(mask).clamp(min=1)
+
+
+def _lengths(mask: Tensor) -> Tensor:
+    return mask.sum(1, dtype=torch.int32)  # the default, int64, takes three times as long

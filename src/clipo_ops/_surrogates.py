@@ -1,14 +1,15 @@
 """Policy objectives per token, unreduced and with the sign to minimise."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import hardtanh
 
+from clipo_ops._importance import EXP_LIMIT
 from clipo_ops._typing import at_least_float32, require, shaped
-
-_EXP_LIMIT = 80.0  # exp(80) is finite in float32, with room for an advantage
 
 
 class Surrogate(NamedTuple):
@@ -17,7 +18,8 @@ class Surrogate(NamedTuple):
     Attributes:
         loss: To minimise, per token; reduce it with `aggregate`.
         ratio: The importance ratio per token, detached.
-        clipped: True where a clip is active, so that the token has no gradient.
+        clipped: True where a clip is active, so that the token has no gradient of its own (in `cispo_surrogate`: so
+            that it has a bounded one).
     """
 
     loss: Float[Tensor, "rollouts tokens"]
@@ -33,14 +35,16 @@ def clipped_surrogate(
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
     dual_clip: float | None = None,
+    delta: float | None = None,
 ) -> Surrogate:
-    r"""PPO's clipped surrogate, with separate bounds for either side and an optional dual clip.
+    r"""PPO's clipped surrogate, with separate bounds for either side and an optional dual or two-sided clip.
 
     $$\ell_{it} = \max\bigl(-\rho_{it} A_{it},\; -\operatorname{clip}(\rho_{it}, 1 - \epsilon_\text{low},
     1 + \epsilon_\text{high})\, A_{it}\bigr), \qquad \rho_{it} = e^{d_{it}}$$
 
-    and with a dual clip $c$, where $A_{it} < 0$, at most $-c\, A_{it}$. At ratio 1 the gradient is that of
-    $-A_{it} \log \pi$. It is 0 wherever `clipped` is True.
+    With a dual clip $c$, where $A_{it} < 0$, at most $-c\, A_{it}$. With two-sided clipping, the unclipped ratio is
+    $\min(\rho_{it}, \delta)$; for $\delta \ge 1 + \epsilon_\text{high}$ that is the dual clip with $c = \delta$. At
+    ratio 1 the gradient is that of $-A_{it} \log \pi$. It is 0 wherever `clipped` is True.
 
     Args:
         log_ratio: $d$, as from `log_ratio`. Beyond +-80 it is clamped.
@@ -48,6 +52,7 @@ def clipped_surrogate(
         epsilon_low: In [0, 1]: the ratio may fall to 1 - epsilon_low.
         epsilon_high: At least 0: the ratio may rise to 1 + epsilon_high. DAPO's "clip higher" takes .2 and .28.
         dual_clip: $c$ above 1, usually 3, or None.
+        delta: $\delta$ above 1, usually 4, or None.
 
     Returns:
         Loss, ratio and clip indicator per token, of the log-ratio's dtype, computed in at least float32.
@@ -57,7 +62,7 @@ def clipped_surrogate(
 
     Source:
         PPO (arXiv 1707.06347, eq. 7); asymmetric bounds: DAPO (arXiv 2503.14476, eq. 10); dual clip: Ye et al.
-        (arXiv 1912.09729).
+        (arXiv 1912.09729); two-sided clipping: INTELLECT-2 (arXiv 2505.07291, section 3.4).
 
     Examples:
         >>> result = clipped_surrogate(torch.tensor([[0.0, 0.5, 0.5]]), torch.tensor([[1.0, 1.0, -1.0]]))
@@ -69,16 +74,88 @@ def clipped_surrogate(
     require(0 <= epsilon_low <= 1, "epsilon_low", "a number in [0, 1]", epsilon_low)
     require(epsilon_high >= 0, "epsilon_high", "a number of at least 0", epsilon_high)
     require(dual_clip is None or dual_clip > 1, "dual_clip", "a number above 1 or None", dual_clip)
-    ratio = at_least_float32(log_ratio).clamp(-_EXP_LIMIT, _EXP_LIMIT).exp()
-    advantage = advantages.detach().to(ratio.dtype)
-    advantage = (advantage.unsqueeze(1) if advantage.ndim == 1 else advantage).expand_as(ratio)
-    free = -advantage * ratio
-    bounded = -advantage * ratio.clamp(1 - epsilon_low, 1 + epsilon_high)
-    loss = torch.maximum(free, bounded)
-    clipped = bounded > free
+    require(delta is None or delta > 1, "delta", "a number above 1 or None", delta)
+    low = math.log(1 - epsilon_low) if epsilon_low < 1 else -EXP_LIMIT
+    high, cap = math.log1p(epsilon_high), EXP_LIMIT
+    if delta is not None:
+        high, cap = min(high, math.log(delta)), max(high, math.log(delta))
     if dual_clip is not None:
-        ceiling = -dual_clip * advantage
-        beyond = (advantage < 0) & (loss > ceiling)
-        loss = torch.where(beyond, ceiling, loss)
-        clipped = clipped | beyond
-    return Surrogate(loss.to(log_ratio.dtype), ratio.detach().to(log_ratio.dtype), clipped)
+        cap = min(cap, math.log(dual_clip))
+    d = at_least_float32(log_ratio)
+    advantage = per_token(advantages, d)
+    bounded = clamp_by_sign(d, advantage, low=low, high=high, cap=cap)
+    clipped = bounded != d
+    return surrogate(-advantage * bounded.exp_(), bounded_exp(d.detach()), log_ratio.dtype, clipped=clipped)
+
+
+@shaped
+def sapo_surrogate(
+    log_ratio: Float[Tensor, "rollouts tokens"],
+    advantages: Float[Tensor, " rollouts"] | Float[Tensor, "rollouts tokens"],
+    *,
+    temperature_positive: float = 1.0,
+    temperature_negative: float = 1.05,
+) -> Surrogate:
+    r"""SAPO: a soft gate in place of the clip, which fades a token out the further its ratio is from 1.
+
+    $$\ell_{it} = -\frac{4}{\tau} \operatorname{sigmoid}\bigl(\tau (\rho_{it} - 1)\bigr) A_{it}, \qquad \rho_{it} =
+    e^{d_{it}}$$
+
+    with $\tau$ by the sign of $A_{it}$. At ratio 1 the gradient is that of $-A_{it} \log \pi$.
+
+    Args:
+        log_ratio: $d$, as from `log_ratio`. Beyond +-80 it is clamped.
+        advantages: $A$, one per rollout or one per token; treated as a constant.
+        temperature_positive: $\tau$ where $A > 0$, above 0. The higher, the narrower the gate.
+        temperature_negative: $\tau$ elsewhere, above 0.
+
+    Returns:
+        Loss, ratio and clip indicator (False: nothing is clipped) per token, of the log-ratio's dtype.
+
+    Raises:
+        ValueError: A temperature that is not above 0.
+
+    Source:
+        Soft adaptive policy optimization (arXiv 2511.20347, section 3).
+
+    Examples:
+        >>> sapo_surrogate(torch.tensor([[0.0, 20.0]]), torch.tensor([1.0])).loss
+        tensor([[-2., -4.]])
+    """
+    require(temperature_positive > 0, "temperature_positive", "a number above 0", temperature_positive)
+    require(temperature_negative > 0, "temperature_negative", "a number above 0", temperature_negative)
+    d = at_least_float32(log_ratio)
+    advantage = per_token(advantages, d)
+    tau = torch.full_like(advantage, temperature_negative).masked_fill(advantage > 0, temperature_positive)
+    ratio = bounded_exp(d)
+    gate = (tau * ratio).sub_(tau).sigmoid_()
+    return surrogate(gate * (advantage * -4 / tau), ratio.detach(), log_ratio.dtype)
+
+
+# --- what surrogates share. They write over their own temporaries only: a fresh buffer costs as much as the arithmetic.
+
+
+def surrogate(loss: Tensor, ratio: Tensor, dtype: torch.dtype, *, clipped: Tensor | None = None) -> Surrogate:
+    """Rounds to the dtype of the result; nothing is clipped unless it says so."""
+    if clipped is None:
+        clipped = torch.zeros_like(loss, dtype=torch.bool)
+    return Surrogate(loss.to(dtype), ratio.to(dtype), clipped)
+
+
+def per_token(advantages: Tensor, like: Tensor) -> Tensor:
+    """Advantages as constants, one per token or one column for all of them."""
+    constant = advantages.detach().to(like.dtype)
+    return constant.unsqueeze(1) if constant.ndim == 1 else constant
+
+
+def bounded_exp(log_ratio: Tensor) -> Tensor:
+    """A ratio that is finite, and so is its gradient (`hardtanh` is a clamp with a backward in one pass)."""
+    return hardtanh(log_ratio, -EXP_LIMIT, EXP_LIMIT).exp_()
+
+
+def clamp_by_sign(log_ratio: Tensor, advantage: Tensor, *, low: float, high: float, cap: float) -> Tensor:
+    """PPO's one-sided clip in the logarithm: at most high where A > 0, between low and cap where A < 0."""
+    negative = advantage < 0
+    lower = torch.full_like(advantage, -EXP_LIMIT).masked_fill(negative, low)
+    upper = torch.full_like(advantage, EXP_LIMIT).masked_fill(negative, cap).masked_fill(advantage > 0, high)
+    return torch.clamp(log_ratio, lower, upper)

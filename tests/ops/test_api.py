@@ -32,11 +32,14 @@ LAYERS = [
     "_importance",
     "_rollout_correction",
     "_surrogates",
+    "_weighted_surrogates",
     "_sequence_surrogates",
     "_covariance_surrogates",
     "_logprobs",
     "_linear_logprobs",
     "_losses",
+    "_sequence_losses",
+    "_clipo",
     "_diagnostics",
 ]
 AXES = {"rollouts", "tokens", "hidden", "dim", "vocab", "groups", "slots", "*anchors", "candidates", "signals"}
