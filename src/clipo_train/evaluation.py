@@ -1,6 +1,7 @@
 """How good the policy is, on held-out sets."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
@@ -118,4 +119,5 @@ def evaluate(config: TrainConfig) -> dict[str, float]:
     model = move("cuda" if torch.cuda.is_available() else "cpu")
     with load_verifier(config.data.verifier, timeout=config.data.verifier_timeout) as verifier:
         evaluator = load_evaluator(config, tokenizer, verifier)
-        return evaluator.run(load_engine(config, model, tokenizer, chain(*evaluator.sets.values())))
+        with closing(load_engine(config, model, tokenizer, chain(*evaluator.sets.values()))) as engine:
+            return evaluator.run(engine)

@@ -1,6 +1,7 @@
 """The reference trainer, from prompts to an updated policy. Read `Trainer.train`, then `Trainer._step`."""
 
 import copy
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class Trainer:
             The path of the report.
         """
         config = self.config
-        with self.verifier, self.progress:
+        with self.verifier, closing(self.engine), self.progress:
             self._open_run_dir()
             if self.step == 0:
                 self.metrics.log(0, self.evaluator.run(self.engine))

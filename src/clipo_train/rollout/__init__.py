@@ -58,6 +58,10 @@ class RolloutEngine(Protocol):
         """Takes over the policy's weights after an update."""
         ...
 
+    def close(self) -> None:
+        """Gives back what the engine holds; it samples no more."""
+        ...
+
 
 @dataclass(frozen=True)
 class Rollouts:

@@ -4,6 +4,7 @@ import copy
 import os
 import random
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -120,6 +121,10 @@ class VllmEngine:
             logprobs,
         )
 
+    def close(self) -> None:
+        """Frees vLLM's memory, and ends the process group that it opened."""
+        self.llm.llm_engine.engine_core.shutdown()
+
     def _pad(self, rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
         """The rows as one tensor, and where it holds them."""
         tensors = [torch.tensor(row) for row in rows]
@@ -146,10 +151,15 @@ def _import_vllm() -> Any:
 
 @contextmanager
 def _process_kept_as_it_is() -> Iterator[None]:
-    """Undoes what starting vLLM does to the process: it seeds every generator, and on a CPU it fixes the threads."""
+    """Undoes what starting vLLM does to the process: it seeds every generator, and on a CPU it fixes the threads.
+
+    Warnings in the block are dropped: they are about vLLM's own code.
+    """
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the state is the process's
-    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
