@@ -45,12 +45,21 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def engine(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Iterator[VllmEngine]:
-    """vLLM over a policy of its own; the tests change the policy's weights and sync."""
+def started(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Iterator[VllmEngine]:
+    """One at a time: vLLM keeps its process group in globals."""
     policy = build_policy(tie_word_embeddings=request.param)
     engine = VllmEngine(policy, tokenizer, dtype="float32", max_model_len=64, gpu_memory_utilization=0.4)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def engine(started: VllmEngine) -> Iterator[VllmEngine]:
+    """vLLM over a policy of its own, with or without tied embeddings; a test may change the policy's weights."""
+    weights = {name: value.clone() for name, value in started.model.state_dict().items()}
+    yield started
+    started.model.load_state_dict(weights)
+    started.sync()
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,7 @@
-"""vLLM samples from the policy itself, before and after updates, and leaves the process as it found it."""
+"""vLLM samples from the policy itself, before and after updates."""
 
-import random
-
-import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from clipo_ops import token_logprobs
 from clipo_train.errors import ConfigError
@@ -15,15 +11,14 @@ from clipo_train.rollout.mismatch import logprob_gap, require_agreement
 from clipo_train.rollout.transformers import TransformersEngine
 from clipo_train.rollout.vllm import VllmEngine
 
-from .conftest import build_policy
-
 TEXTS = ["1+2-3=", "4-1=", "9+9-4+2-1+3=", "7="]
+LENGTH = 12
 
 
 def sample(engine: VllmEngine, temperature: float = 1.3, *, seed: int = 0, samples: int = 4) -> Generation:
     torch.manual_seed(seed)
     prompts = [engine.tokenizer(text)["input_ids"] for text in TEXTS]
-    return engine.generate(prompts, samples=samples, sampling=Sampling(24, temperature))
+    return engine.generate(prompts, samples=samples, sampling=Sampling(LENGTH, temperature))
 
 
 @torch.no_grad()
@@ -38,7 +33,7 @@ def gap(engine: VllmEngine, temperature: float = 1.3) -> dict[str, float]:
 def update(engine: VllmEngine) -> None:
     """A step of AdamW on the policy."""
     optimizer = torch.optim.AdamW(engine.model.parameters(), lr=0.05)
-    ids = torch.randint(10, (4, 12), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(len(engine.tokenizer), (4, 12), generator=torch.Generator().manual_seed(0))
     engine.model(input_ids=ids, labels=ids).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
@@ -56,7 +51,7 @@ def test_an_update_reaches_vllm_by_sync_and_not_without(engine: VllmEngine) -> N
         update(engine)
         stale = gap(engine)
         assert stale["rollout/engine_logprob_gap_max"] > 0.1
-        with pytest.raises(ConfigError, match=r"^rollout\.logprob_tolerance: wanted .* within 0\.001 .*, got .* apart;"):
+        with pytest.raises(ConfigError, match=r"^rollout\.logprob_tolerance: wanted .* within 0\.001 .*, got .* apart"):
             require_agreement(stale, 1e-3)
         engine.sync()
         require_agreement(gap(engine), 1e-4)
@@ -81,7 +76,7 @@ def test_rows_hold_prompt_and_response(engine: VllmEngine) -> None:
         ids = response[row, mask]
         assert engine.tokenizer.decode(ids, skip_special_tokens=True) == generation.texts[row]
         assert (ids == end).tolist() == [False] * (len(ids) - 1) + [bool(generation.finished[row])]
-        assert bool(generation.finished[row]) or len(ids) == 24
+        assert bool(generation.finished[row]) or len(ids) == LENGTH
         whole = engine.tokenizer.decode(generation.tokens[row, generation.attention_mask[row]])
         assert whole.startswith(TEXTS[row // 4])
         assert generation.logprobs is not None
@@ -96,24 +91,3 @@ def test_samples_depend_on_the_seed_alone(engine: VllmEngine) -> None:
     assert first.logprobs.equal(again.logprobs)
     assert first.texts != other.texts
     assert len(set(first.texts[:4])) > 1, "the samples of a prompt are all the same"
-
-
-def test_the_process_is_left_as_it_was(engine: VllmEngine, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Another engine is started meanwhile, which seeds all generators by itself."""
-    torch.manual_seed(1)
-    random.seed(2)
-    np.random.seed(3)  # noqa: NPY002
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    VllmEngine(engine.model, tokenizer, dtype="float32", max_model_len=64, gpu_memory_utilization=0.4)
-    engine.sync()
-    assert before[0].equal(torch.get_rng_state())
-    sample(engine)
-    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
-    torch.set_num_threads(2)
-    assert torch.get_num_threads() == 2
-
-
-def test_a_model_that_vllm_cannot_run_is_refused_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
-    policy = build_policy(num_attention_heads=4, num_key_value_heads=4)
-    with pytest.raises(ConfigError, match=r"^rollout\.engine: wanted a model that vLLM runs here, got Qwen2[^\n]*$"):
-        VllmEngine(policy, tokenizer, dtype="float32", max_model_len=64, gpu_memory_utilization=0.4)

@@ -74,12 +74,13 @@ class VllmEngine:
                     max_model_len=max_model_len,
                     gpu_memory_utilization=gpu_memory_utilization,
                 )
+                self.sync()
+                self.generate([[0]], samples=1, sampling=Sampling(1, 0.0))  # some kernels refuse a model only now
             except (ValueError, RuntimeError, NotImplementedError) as error:
                 reason = " ".join(str(error).split())
                 raise ConfigError(
                     f"rollout.engine: wanted a model that vLLM runs here, got {type(model).__name__}: {reason}"
                 ) from error
-        self.sync()
 
     def sync(self) -> None:
         """Copies the policy's weights into vLLM."""
