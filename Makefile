@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep lint types docs serve-docs bench snapshot clean help
+.PHONY: demo demo-words test test-deep test-peers test-verl test-vllm lint types docs serve-docs bench snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,23 @@ test: .venv/installed  ## All tests, doctests included.
 test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples each.
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/ops
 
+# A peer's environment: every version is pinned, so nothing is resolved; only torch brings what it needs for itself.
+.venv-%/installed: environments/%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --constraint $< torch
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+test-peers: .venv-trl/installed  ## The same numbers as TRL, Liger Kernel and pytorch-metric-learning, in .venv-trl.
+	.venv-trl/bin/python -m pytest tests/parity/test_trl*.py tests/parity/test_liger.py tests/parity/test_metric_learning.py
+
+test-verl: .venv-verl/installed  ## The same numbers as verl, in .venv-verl.
+	.venv-verl/bin/python -m pytest tests/parity/test_verl*.py
+
+test-vllm: .venv-vllm/installed  ## The trainer with a real vLLM on a CPU, in .venv-vllm.
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines
+
 lint: .venv/installed  ## ruff: lint and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +67,4 @@ snapshot: .venv/installed  ## Accept the present public API as the one that test
 	$(BIN)/python tests/ops/api_snapshot.py
 
 clean:  ## Remove what these targets made, but for runs/.
-	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* site .pytest_cache .mypy_cache .ruff_cache .hypothesis
