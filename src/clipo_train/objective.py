@@ -50,13 +50,13 @@ def policy_loss(
     logprobs: Float[Tensor, "rollouts tokens"],
     old_logprobs: Float[Tensor, "rollouts tokens"],
     ref_logprobs: Float[Tensor, "rollouts tokens"] | None,
-    rollout_logprobs: Float[Tensor, "rollouts tokens"] | None,
     advantages: Float[Tensor, " rollouts"],
     mask: Bool[Tensor, "rollouts tokens"],
     config: LossConfig,
     *,
     denominator: Float[Tensor, ""],
     tokens: Float[Tensor, ""],
+    rollout_logprobs: Float[Tensor, "rollouts tokens"] | None = None,
 ) -> PolicyLoss:
     """The clipped surrogate, plus a weighted KL to the reference policy if there is one.
 
@@ -64,12 +64,12 @@ def policy_loss(
         logprobs: Under the policy being updated.
         old_logprobs: Under the policy that sampled.
         ref_logprobs: Under the reference policy, or None.
-        rollout_logprobs: Under the policy that sampled as its engine has them, or None where the two are the same.
         advantages: One per rollout.
         mask: True at response tokens.
         config: The algorithm.
         denominator: Of the loss, counted over the mini-batch; see `clipo_ops.aggregate_denominator`.
         tokens: Response tokens in the mini-batch.
+        rollout_logprobs: Under the policy that sampled as its engine has them, or None where the two are the same.
     """
     ratio = log_ratio(logprobs, old_logprobs, mask)
     surrogate = clipped_surrogate(

@@ -184,12 +184,12 @@ class Trainer:
                     token_logprobs(logits, response, temperature=self.config.rollout.temperature),
                     old_logprobs[rows],
                     None if ref_logprobs is None else ref_logprobs[rows],
-                    None if generation.logprobs is None else generation.logprobs[rows],
                     credit.advantages[rows],
                     row_mask,
                     self.config.loss,
                     denominator=denominator,
                     tokens=tokens,
+                    rollout_logprobs=None if generation.logprobs is None else generation.logprobs[rows],
                 )
                 self.accelerator.backward(result.loss)
                 totals.append(torch.stack([value.detach() for value in result]))
