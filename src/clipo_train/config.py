@@ -72,7 +72,7 @@ class RolloutConfig:
     temperature: Positive = 1.0
     """Sampling temperature; log-probabilities are taken at the same one."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What samples. `vllm` is the faster one; it needs the extra of that name."""
+    """What samples. `vllm` is made for speed on a GPU; it needs the extra of that name."""
     gpu_memory_utilization: Annotated[float, Interval(gt=0, le=1)] = 0.4
     """Share of a GPU's memory that vLLM takes; the trainer needs the rest."""
     logprob_tolerance: NonNegative = 1e-3

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from clipo_train.config import load_config
 from clipo_train.errors import ConfigError
+from clipo_train.evaluation import evaluate
 from clipo_train.report import load_metrics
 from clipo_train.rollout import vllm
 from clipo_train.trainer import Trainer
@@ -58,12 +59,16 @@ def train(config: Path, *overrides: str) -> Path:
 
 
 def test_the_policy_learns_on_its_own_samples(config_file: Callable[..., Path]) -> None:
-    metrics = load_metrics(train(config_file(steps=8)))[1:]
+    config = config_file(steps=8, evaluation={"sets": {"heldout": "arithmetic:heldout"}, "limit": 32})
+    run = train(config)
+    metrics = load_metrics(run)[1:]
     assert len(metrics) == 8
     assert metrics[-1]["rollout/accuracy"] > metrics[0]["rollout/accuracy"] + 0.3
     for row in metrics:
         assert 0 < row[GAP] <= row[f"{GAP}_max"] < 1e-3
         assert row["policy/grad_norm"] > 0 or row["groups/degenerate"] == 1
+    again = evaluate(load_config(config, ["--model.path", str(run / "final")]))
+    assert again == {name: value for name, value in metrics[-1].items() if name.startswith("eval/")}
 
 
 def test_a_broken_off_run_resumes_to_the_same_parameters(

@@ -159,13 +159,15 @@ def _process_kept_as_it_is() -> Iterator[None]:
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the state is the process's
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002
-    torch.set_num_threads = set_num_threads
-    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_num_threads = set_num_threads
+        torch.set_num_threads(threads)
 
 
 def _pack_head(model: nn.Module) -> None:
