@@ -24,10 +24,10 @@ demo-words: .venv/installed  ## The same on a real language model of 135M parame
 	$(BIN)/clipo train examples/configs/chain_sum_smollm2.yaml
 
 test: .venv/installed  ## All tests, doctests included.
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples each.
-	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest tests/ops
+test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples each: hours.
+	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/ops
 
 # A peer's environment: every version is pinned, so nothing is resolved; only torch brings what it needs for itself.
 .venv-%/installed: environments/%.txt pyproject.toml

@@ -11,14 +11,15 @@ from hypothesis import HealthCheck, settings
 
 import clipo_ops
 
-settings.register_profile(
-    "ci",
-    max_examples=100,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+for profile, examples in (("ci", 100), ("deep", 10_000)):
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        derandomize=profile == "ci",
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

@@ -45,9 +45,11 @@ class Batch:
         self.ids = torch.arange(rollouts) // SIZE
         self.shuffled = self.ids[torch.randperm(rollouts)]
 
-    def ours(self, groups: Tensor | GroupLayout, objective: Callable[..., Tensor] = infonce) -> object:
+    def ours(
+        self, groups: Tensor | GroupLayout, objective: Callable[..., Tensor] = infonce, scope: str = "group"
+    ) -> object:
         """Forward and backward."""
-        loss = contrastive_loss(self.embeddings, self.success, groups, objective=objective)
+        loss = contrastive_loss(self.embeddings, self.success, groups, objective=objective, scope=scope)
         return torch.autograd.grad(loss, self.embeddings)
 
     def autograd(self) -> object:
@@ -62,16 +64,32 @@ class Batch:
         loss = (logits.logsumexp(2) - mean)[anchors].mean()
         return torch.autograd.grad(loss, self.embeddings)
 
-    def all_pairs(self) -> object:
+    def all_pairs(self, scope: str = "group") -> object:
         """supcon_out over rollouts x rollouts, with groups as masks."""
         z = normalize(self.embeddings, dim=1)
-        same = (self.ids[:, None] == self.ids) & ~torch.eye(len(z), dtype=torch.bool)
+        same = ~torch.eye(len(z), dtype=torch.bool)
+        if scope == "group":
+            same &= self.ids[:, None] == self.ids
         logits = (z @ z.T / 0.05).masked_fill(~same, -math.inf)
         positives = same & self.success[:, None] & self.success
         mean = logits.masked_fill(~positives, 0).sum(1) / positives.sum(1).clamp(min=1)
         anchors = positives.any(1) & (same & ~self.success).any(1)
         loss = (logits.logsumexp(1) - mean)[anchors].mean()
         return torch.autograd.grad(loss, self.embeddings)
+
+
+def whole_batch(rounds: int) -> list[Row]:
+    """Batch scope in tiles, against the same over rollouts x rollouts at once."""
+    batch = Batch()
+    times = time_side_by_side(
+        {
+            "tiles": lambda: batch.ours(batch.layout, supcon_out, "batch"),
+            "rollouts x rollouts": lambda: batch.all_pairs("batch"),
+        },
+        rounds=rounds,
+    )
+    what = f"contrastive_loss, batch scope, forward and backward, {ROLLOUTS} x {DIM}: tiles / rollouts x rollouts"
+    return [_timed(what, times["tiles"], times["rollouts x rollouts"], 0.5)]
 
 
 def contrastive(rounds: int) -> list[Row]:
@@ -108,29 +126,43 @@ def memory() -> list[Row]:
     """Extra peak memory, each in a fresh process."""
     size = ROLLOUTS * DIM * 4
     rows = []
-    for name, wanted in (("equal groups", 3.0), ("shuffled ids", 3.0), ("rollouts x rollouts", None)):
+    extras = {}
+    limits = {"equal groups": 3.0, "shuffled ids": 3.0, "rollouts x rollouts": None}
+    for name in (*limits, "batch scope", "batch scope, rollouts x rollouts", "batch scope, 65536 x 128"):
         command = [sys.executable, __file__, "--memory-of", name]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=ordinary_environment())  # noqa: S603
-        extra = int(done.stdout)
+        extras[name] = int(done.stdout)
+    for name, wanted in limits.items():
+        extra = extras[name]
         rows.append(
             Row(
                 f"contrastive_loss, extra memory, {name} / the embeddings",
-                f"{extra / 2**20:.0f} MiB",
-                f"{size / 2**20:.0f} MiB",
+                _mebibytes(extra),
+                _mebibytes(size),
                 extra / size,
                 wanted,
             )
         )
-    return rows
+    ours, pairs, large = (extra for name, extra in extras.items() if name not in limits)
+    what = "contrastive_loss, batch scope, extra memory"
+    return [
+        *rows,
+        Row(f"{what}: tiles / rollouts x rollouts", _mebibytes(ours), _mebibytes(pairs), ours / pairs, 0.1),
+        Row(f"{what}: 65536 x 128 / 2 GB", _mebibytes(large), _mebibytes(2e9), large / 2e9, 1.0),
+    ]
 
 
 def memory_of(name: str) -> int:
     """Extra memory of one forward and backward in this process, its threads and kernels being warm."""
-    batch, small = Batch(), Batch(rollouts=8 * SIZE)
+    batch = Batch(65536, 128) if name.endswith("65536 x 128") else Batch()
+    small = Batch(rollouts=8 * SIZE)
     ways: dict[str, Callable[[Batch], object]] = {
         "equal groups": lambda it: it.ours(it.layout, supcon_out),
         "shuffled ids": lambda it: it.ours(it.shuffled, supcon_out),
         "rollouts x rollouts": Batch.all_pairs,
+        "batch scope": lambda it: it.ours(it.layout, supcon_out, "batch"),
+        "batch scope, rollouts x rollouts": lambda it: it.all_pairs("batch"),
+        "batch scope, 65536 x 128": lambda it: it.ours(it.layout, supcon_out, "batch"),
     }
     ways[name](small)
     return extra_memory(lambda: ways[name](batch))
@@ -210,6 +242,10 @@ def _timed(what: str, ours: float, other: float, wanted: float | None) -> Row:
     return Row(what, _seconds(ours), _seconds(other), ours / other, wanted)
 
 
+def _mebibytes(value: float) -> str:
+    return f"{value / 2**20:.0f} MiB"
+
+
 def _seconds(value: float) -> str:
     return f"{value * 1e6:.0f} us" if value < 1e-3 else f"{value * 1e3:.1f} ms"
 
@@ -225,7 +261,14 @@ def main() -> None:
         return
     keep_freed_buffers()
     rounds = arguments.rounds
-    rows = [*memory(), *contrastive(rounds), *growth(max(5, rounds // 3)), *advantages(rounds), *shape_checking(rounds)]
+    rows = [
+        *memory(),
+        *contrastive(rounds),
+        *whole_batch(3),
+        *growth(max(5, rounds // 3)),
+        *advantages(rounds),
+        *shape_checking(rounds),
+    ]
     table = Table("what", "ours", "other", "ratio", "wanted", "met")
     for row in rows:
         met = "" if row.wanted is None else "yes" if row.ratio <= row.wanted else "NO"

@@ -3,26 +3,60 @@
 Everything public is a name of this package; modules beginning with an underscore are not.
 """
 
-from clipo_ops._advantages import grpo_advantages
-from clipo_ops._clipo import clipo_rewards
-from clipo_ops._contrastive import (
-    Objective,
-    contrastive_anchors,
-    contrastive_loss,
-    infonce,
-    soft_nearest_neighbor,
-    supcon_in,
-    supcon_out,
+from clipo_ops._advantages import (
+    gpg_advantages,
+    grpo_advantages,
+    maxrl_advantages,
+    opo_advantages,
+    pass_at_k_advantages,
+    remax_advantages,
+    rloo_advantages,
 )
+from clipo_ops._clipo import clipo_rewards
+from clipo_ops._combination import (
+    combine_rewards,
+    gdpo_advantages,
+    guarded_rewards,
+    informative_groups,
+    negative_credit,
+    reward_inversions,
+)
+from clipo_ops._contrastive import contrastive_anchors, contrastive_loss
 from clipo_ops._covariance_surrogates import clip_cov_surrogate, kl_cov_surrogate
-from clipo_ops._diagnostics import GroupSimilarity, group_similarity
+from clipo_ops._diagnostics import (
+    GroupSimilarity,
+    ProcessGap,
+    clamp_fraction,
+    degenerate_fraction,
+    group_similarity,
+    noise_share,
+    process_gap,
+)
+from clipo_ops._distributed import gather_rollouts
 from clipo_ops._groups import GroupLayout
 from clipo_ops._importance import gspo_token_log_ratio, log_ratio, sequence_log_ratio
+from clipo_ops._linear_logprobs import LinearLogprobs, linear_token_logprobs
 from clipo_ops._logprobs import kl_estimate, token_entropy, token_logprobs
 from clipo_ops._losses import cispo_loss, dapo_loss, dr_grpo_loss, grpo_loss, sapo_loss
-from clipo_ops._masking import aggregate, aggregate_denominator
-from clipo_ops._pooling import last_token_pool, mean_pool
-from clipo_ops._rewards import contrastive_reward
+from clipo_ops._masking import aggregate, aggregate_denominator, whiten
+from clipo_ops._objectives import Objective, centroid, decoupled, infonce, soft_nearest_neighbor, supcon_in, supcon_out
+from clipo_ops._policy_diagnostics import approximate_kl, clip_fraction, effective_sample_size
+from clipo_ops._pooling import (
+    center_by_group,
+    last_token_pool,
+    max_pool,
+    mean_pool,
+    segment_mean_pool,
+    token_pool,
+    weighted_pool,
+)
+from clipo_ops._returns import (
+    GeneralizedAdvantages,
+    gae_advantages,
+    reinforce_plus_plus_advantages,
+    reinforce_plus_plus_baseline_advantages,
+)
+from clipo_ops._rewards import contrastive_reward, overlong_penalty, token_level_rewards
 from clipo_ops._rollout_correction import (
     masked_importance_weights,
     off_policy_sequence_mask,
@@ -35,50 +69,87 @@ from clipo_ops._surrogates import Surrogate, clipped_surrogate, sapo_surrogate
 from clipo_ops._weighted_surrogates import cispo_surrogate, dppo_surrogate, policy_gradient_surrogate
 
 __all__ = [
+    "GeneralizedAdvantages",
     "GroupLayout",
     "GroupSimilarity",
+    "LinearLogprobs",
     "Objective",
+    "ProcessGap",
     "Surrogate",
     "aggregate",
     "aggregate_denominator",
+    "approximate_kl",
+    "center_by_group",
+    "centroid",
     "cispo_loss",
     "cispo_surrogate",
+    "clamp_fraction",
     "clip_cov_surrogate",
+    "clip_fraction",
     "clipo_rewards",
     "clipped_surrogate",
+    "combine_rewards",
     "contrastive_anchors",
     "contrastive_loss",
     "contrastive_reward",
     "dapo_loss",
+    "decoupled",
+    "degenerate_fraction",
     "dppo_surrogate",
     "dr_grpo_loss",
+    "effective_sample_size",
+    "gae_advantages",
+    "gather_rollouts",
+    "gdpo_advantages",
     "geometric_mean_surrogate",
     "gmpo_loss",
+    "gpg_advantages",
     "group_similarity",
     "grpo_advantages",
     "grpo_loss",
     "gspo_loss",
     "gspo_token_log_ratio",
+    "guarded_rewards",
     "infonce",
+    "informative_groups",
     "kl_cov_surrogate",
     "kl_estimate",
     "last_token_pool",
+    "linear_token_logprobs",
     "log_ratio",
     "luspo_loss",
     "masked_importance_weights",
+    "max_pool",
+    "maxrl_advantages",
     "mean_pool",
+    "negative_credit",
+    "noise_share",
     "off_policy_sequence_mask",
+    "opo_advantages",
+    "overlong_penalty",
+    "pass_at_k_advantages",
     "policy_gradient_surrogate",
+    "process_gap",
+    "reinforce_plus_plus_advantages",
+    "reinforce_plus_plus_baseline_advantages",
+    "remax_advantages",
+    "reward_inversions",
+    "rloo_advantages",
     "sapo_loss",
     "sapo_surrogate",
+    "segment_mean_pool",
     "sequence_log_ratio",
     "soft_nearest_neighbor",
     "supcon_in",
     "supcon_out",
     "token_entropy",
+    "token_level_rewards",
     "token_logprobs",
+    "token_pool",
     "top_entropy_mask",
     "truncated_importance_weights",
     "vespo_loss",
     "vespo_surrogate",
+    "weighted_pool",
+    "whiten",
 ]

@@ -3,8 +3,9 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._contrastive import Objective, contrastive_loss, infonce
+from clipo_ops._contrastive import Floor, Scope, Similarity, contrastive_loss
 from clipo_ops._groups import Groups
+from clipo_ops._objectives import Objective, infonce
 from clipo_ops._rewards import contrastive_reward
 from clipo_ops._typing import shaped
 
@@ -17,7 +18,10 @@ def clipo_rewards(
     groups: Groups,
     *,
     objective: Objective = infonce,
+    scope: Scope = "group",
+    similarity: Similarity = "cosine",
     temperature: float = 0.05,
+    loss_floor: Floor = "none",
     weight: float = 0.2,
     floor: float = -0.5,
 ) -> Float[Tensor, " rollouts"]:
@@ -34,7 +38,10 @@ def clipo_rewards(
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
         objective: As in `contrastive_loss`. `supcon_out` gives the expected reward in place of a drawn one.
+        scope: As in `contrastive_loss`.
+        similarity: As in `contrastive_loss`.
         temperature: As in `contrastive_loss`.
+        loss_floor: `floor` of `contrastive_loss`: `"log_positives"` makes the best possible reward 0.
         weight: $\lambda$, at least 0.
         floor: $r_{\min}$, at most 0.
 
@@ -51,6 +58,14 @@ def clipo_rewards(
         tensor([0.9373, 0.9373, 0.0000])
     """
     loss = contrastive_loss(
-        embeddings.detach(), success, groups, objective=objective, temperature=temperature, reduction="none"
+        embeddings.detach(),
+        success,
+        groups,
+        objective=objective,
+        scope=scope,
+        similarity=similarity,
+        temperature=temperature,
+        floor=loss_floor,
+        reduction="none",
     )
     return outcome + contrastive_reward(loss, weight=weight, floor=floor).to(outcome.dtype)

@@ -1,177 +1,34 @@
-"""Contrastive losses over the rollouts of a group, masked by success.
+"""Contrastive losses over rollouts, masked by success.
 
-An objective is a function of one anchor's similarities to its candidates; `contrastive_loss` builds those rows from
-embeddings and hands them to it. Ours are below; any function of the same form works in their place.
+An objective is a function of one anchor's row of logits; `contrastive_loss` builds those rows from embeddings, in one
+batch of group-sized matrices or in tiles of the whole batch, and hands them to it.
 """
 
-import math
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._groups import GroupLayout, Groups, as_layout
-from clipo_ops._similarity import group_cosines, success_pairs
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._groups import GroupLayout, Groups, as_layout, group_numbers, group_sums
+from clipo_ops._objectives import Objective, infonce
+from clipo_ops._similarity import distances, group_cosines, success_pairs
+from clipo_ops._tiles import tiled_losses
+from clipo_ops._typing import require, require_rollouts, shaped
 
 if TYPE_CHECKING:
-    Scope = Literal["group"]
+    Scope = Literal["group", "cross", "batch"]
+    Anchors = Literal["success", "all"]
+    Similarity = Literal["cosine", "l2"]
+    Floor = Literal["none", "log_positives"]
     Reduction = Literal["mean", "sum", "none"]
 else:
-    Scope = Reduction = str  # so that a wrong name gets a ValueError
+    Scope = Anchors = Similarity = Floor = Reduction = str  # so that a wrong name gets a ValueError
 
-
-@runtime_checkable
-class Objective(Protocol):
-    """A contrastive objective: one loss per anchor, from a row of logits against its candidates.
-
-    It must reduce the last axis and treat every row on its own. `contrastive_loss` calls it with logits
-    (similarity / temperature) in at least float32, the positives among the candidates, and the candidates. Rows that
-    are no anchor are shown as all-zero logits with every column positive, and their result is thrown away; so there
-    is at least one positive in every row.
-    """
-
-    def __call__(
-        self,
-        logits: Float[Tensor, "*anchors candidates"],
-        positives: Bool[Tensor, "*anchors candidates"],
-        candidates: Bool[Tensor, "*anchors candidates"],
-        /,
-    ) -> Float[Tensor, "*anchors"]: ...
-
-
-@shaped
-def infonce(
-    logits: Float[Tensor, "*anchors candidates"],
-    positives: Bool[Tensor, "*anchors candidates"],
-    candidates: Bool[Tensor, "*anchors candidates"],
-    *,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, "*anchors"]:
-    r"""InfoNCE against one positive $p$, drawn uniformly for every anchor.
-
-    $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - s_{ip}, \qquad p \sim U(P_i)$$
-
-    Its expectation over the draw is `supcon_out`; the draw is most of the variance between correct rollouts, so
-    prefer `supcon_out` where the paper's exact recipe does not matter.
-
-    Args:
-        logits: $s$, similarities divided by the temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
-        candidates: $C_i$; never the anchor itself.
-        generator: Where the draw comes from; the device's default generator when None. Give one with
-            `functools.partial(infonce, generator=g)`, and save its state with your checkpoint.
-
-    Returns:
-        One loss per anchor, at least 0.
-
-    Source:
-        Contrastive predictive coding (arXiv 1807.03748, eq. 4); CLIPO's default (arXiv 2603.10101).
-
-    Examples:
-        >>> logits = torch.tensor([[2.0, 0.0]])
-        >>> infonce(logits, torch.tensor([[True, False]]), torch.tensor([[True, True]]))
-        tensor([0.1269])
-    """
-    place = positives.cumsum(-1, dtype=torch.int32)
-    count = place.narrow(-1, place.shape[-1] - 1, 1)
-    draw = torch.rand_like(count, dtype=torch.float32, generator=generator)
-    drawn = positives & (place == (draw * count).int() + 1)  # draw * count < count, also when rounded
-    chosen = torch.where(drawn, at_least_float32(logits), 0).sum(-1)
-    return (_logsumexp(logits, candidates) - chosen).to(logits.dtype)
-
-
-@shaped
-def supcon_out(
-    logits: Float[Tensor, "*anchors candidates"],
-    positives: Bool[Tensor, "*anchors candidates"],
-    candidates: Bool[Tensor, "*anchors candidates"],
-) -> Float[Tensor, "*anchors"]:
-    r"""Supervised contrastive loss, mean over positives outside the logarithm.
-
-    $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - \frac{1}{|P_i|} \sum_{p \in P_i} s_{ip}$$
-
-    The exact expectation of `infonce` over its draw, without the draw's noise. At least $\log |P_i|$: the other
-    positives stay in the denominator.
-
-    Args:
-        logits: $s$, similarities divided by the temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
-        candidates: $C_i$; never the anchor itself.
-
-    Returns:
-        One loss per anchor, at least $\log |P_i|$.
-
-    Source:
-        Supervised contrastive learning (arXiv 2004.11362, eq. 2).
-
-    Examples:
-        >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
-        >>> supcon_out(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
-        tensor([0.9076])
-    """
-    mean = torch.where(positives, at_least_float32(logits), 0).sum(-1) / positives.sum(-1)
-    return (_logsumexp(logits, candidates) - mean).to(logits.dtype)
-
-
-@shaped
-def supcon_in(
-    logits: Float[Tensor, "*anchors candidates"],
-    positives: Bool[Tensor, "*anchors candidates"],
-    candidates: Bool[Tensor, "*anchors candidates"],
-) -> Float[Tensor, "*anchors"]:
-    r"""Supervised contrastive loss, mean over positives inside the logarithm.
-
-    $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - \log \frac{1}{|P_i|} \sum_{p \in P_i} e^{s_{ip}}$$
-
-    Args:
-        logits: $s$, similarities divided by the temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
-        candidates: $C_i$; never the anchor itself.
-
-    Returns:
-        One loss per anchor, at least $\log |P_i|$ and at most that of `supcon_out`.
-
-    Source:
-        Supervised contrastive learning (arXiv 2004.11362, eq. 3).
-
-    Examples:
-        >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
-        >>> supcon_in(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
-        tensor([0.7875])
-    """
-    loss = _logsumexp(logits, candidates) - _logsumexp(logits, positives)
-    return (loss + positives.sum(-1).to(loss.dtype).log()).to(logits.dtype)
-
-
-@shaped
-def soft_nearest_neighbor(
-    logits: Float[Tensor, "*anchors candidates"],
-    positives: Bool[Tensor, "*anchors candidates"],
-    candidates: Bool[Tensor, "*anchors candidates"],
-) -> Float[Tensor, "*anchors"]:
-    r"""Soft nearest neighbour loss: how likely a neighbour drawn by similarity is a positive.
-
-    $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - \log \sum_{p \in P_i} e^{s_{ip}}$$
-
-    Args:
-        logits: $s$, similarities divided by the temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
-        candidates: $C_i$; never the anchor itself.
-
-    Returns:
-        One loss per anchor, at least 0: its floor does not grow with the number of positives.
-
-    Source:
-        Soft nearest neighbor loss (arXiv 1902.01889, eq. 1).
-
-    Examples:
-        >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
-        >>> soft_nearest_neighbor(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
-        tensor([0.0943])
-    """
-    return (_logsumexp(logits, candidates) - _logsumexp(logits, positives)).to(logits.dtype)
+# Cosines, anchors, positives, candidates -> losses.
+_Losses = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @shaped
@@ -182,27 +39,43 @@ def contrastive_loss(
     *,
     objective: Objective = infonce,
     scope: Scope = "group",
+    anchors: Anchors = "success",
+    similarity: Similarity = "cosine",
     temperature: float = 0.05,
+    floor: Floor = "none",
     reduction: Reduction = "mean",
 ) -> Float[Tensor, " rollouts"] | Float[Tensor, ""]:
     r"""Pulls the correct rollouts of a group together, away from its wrong ones.
 
     Every correct rollout $i$ of a group that has another correct and a wrong one is an anchor. Its logits against the
-    other rollouts of its group, correct ($P_i$) and wrong, are cosines over a temperature,
+    other rollouts of its group, correct ($P_i$) and wrong, are cosines less 1 over a temperature: minus a distance,
 
-    $$s_{ia} = \frac{z_i \cdot z_a}{\tau\, \lVert z_i \rVert\, \lVert z_a \rVert}$$
+    $$s_{ia} = \frac{1}{\tau} \Big(\frac{z_i \cdot z_a}{\lVert z_i \rVert\, \lVert z_a \rVert} - 1\Big)$$
 
     and its loss is the objective's, by default `infonce`. All other rollouts have loss exactly 0 and get no gradient
-    as anchors. Time and memory are rollouts x group size; the anchor's own similarity takes part in nothing.
+    as anchors. The anchor's own similarity takes part in nothing.
+
+    Group scope takes time and memory of rollouts x group size. The other two take rollouts x rollouts in time, but in
+    memory only rollouts x 128: they go through the batch in tiles, in backward too.
 
     Args:
         embeddings: One vector $z_i$ per rollout, normalised or not. One of norm below 1e-6 has no direction: its
             cosines are 0 and it gets no gradient.
         success: True for correct rollouts. Take the verifier's word; a reward above 0 may be format credit.
-        groups: Group ids, or a `GroupLayout` (needed inside `torch.compile`).
+        groups: Group ids, or a `GroupLayout` (needed inside `torch.compile` for group scope).
         objective: Loss of one anchor given its row: one of ours or any `Objective`.
-        scope: Where positives and other candidates come from: `"group"`, the anchor's group.
+        scope: Where positives and other candidates come from. `"group"`: both from the anchor's group. `"cross"`:
+            positives from the group, candidates are all other rollouts of the batch, those of other prompts that are
+            correct included. `"batch"`: both from the whole batch, by success alone. An anchor has a positive, and a
+            candidate that is none.
+        anchors: `"success"`, or `"all"` to make every rollout an anchor whose positives are of its own verdict, so
+            that wrong rollouts are pulled together as well; they get a loss then, which is not to be made a reward.
+        similarity: `"cosine"`; or `"l2"`, 1 less the distance of the normalised vectors, so that
+            $s_{ia} = -\sqrt{\max(2 - 2 \cos, 10^{-8})} / \tau$.
         temperature: $\tau$, above 0.
+        floor: `"log_positives"` takes $\log |P_i|$ off each loss, the least that `supcon_in` and `supcon_out` can
+            reach, and `infonce` in expectation (a single draw may then fall below 0). It would push
+            `soft_nearest_neighbor`, `decoupled` and `centroid` below 0: their floor is 0 already.
         reduction: `"none"` gives the loss of every rollout, 0 where it is no anchor: what `contrastive_reward` takes.
             `"sum"` adds them up, `"mean"` averages over ANCHORS; without one both are 0 with zero gradients.
 
@@ -210,7 +83,8 @@ def contrastive_loss(
         One loss per rollout, or a scalar; of the embeddings' dtype, computed in at least float32, also under autocast.
 
     Raises:
-        ValueError: `temperature` not above 0; unknown `scope` or `reduction`; `groups` for another number of rollouts.
+        ValueError: `temperature` not above 0; unknown `scope`, `anchors`, `similarity`, `floor` or `reduction`;
+            `groups` for another number of rollouts.
 
     Source:
         CLIPO (arXiv 2603.10101) and its official code, without the latter's epsilon inside the logarithm and the
@@ -224,35 +98,56 @@ def contrastive_loss(
         tensor([0.6271, 1.1143, 0.0000, 0.0000])
     """
     require(temperature > 0, "temperature", "a number above 0", temperature)
-    require(scope == "group", "scope", "'group'", scope)
+    require(similarity in ("cosine", "l2"), "similarity", "'cosine' or 'l2'", similarity)
+    require(floor in ("none", "log_positives"), "floor", "'none' or 'log_positives'", floor)
     require(reduction in ("mean", "sum", "none"), "reduction", "'mean', 'sum' or 'none'", reduction)
-    layout = as_layout(groups, len(success))
-    anchors, positives, candidates = _roles(success, layout)
-    idle = anchors.logical_not().unsqueeze(2)
-    logits = torch.where(idle, 0, group_cosines(embeddings, layout) / temperature)
-    losses = objective(logits, positives | idle, candidates | idle)
-    losses = torch.where(anchors, losses, 0)
-    if reduction == "none":
-        return layout.scatter(losses).to(embeddings.dtype)
-    count = anchors.sum().clamp(min=1) if reduction == "mean" else 1
-    return (losses.sum() / count).to(embeddings.dtype)
+    if scope == "group":
+        groups = as_layout(groups, len(success))
+    is_anchor = contrastive_anchors(success, groups, scope=scope, anchors=anchors)
+
+    def losses_of(cosines: Tensor, anchor: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+        idle = anchor.logical_not().unsqueeze(-1)
+        logits = torch.where(idle, 0, distances(cosines, similarity) / -temperature)
+        losses = objective(logits, positives | idle, candidates | idle)
+        if floor == "log_positives":
+            losses = losses - positives.sum(-1).clamp(min=1).to(losses.dtype).log()
+        return torch.where(anchor, losses, 0)
+
+    if isinstance(groups, GroupLayout) and scope == "group":
+        losses = _within_groups(losses_of, embeddings, success, groups, is_anchor)
+        losses = groups.scatter(losses) if reduction == "none" else losses.sum()
+    else:
+        number = group_numbers(groups) if scope == "cross" else None
+        row_losses = partial(_rows_of_batch, losses_of, success=success, is_anchor=is_anchor, number=number)
+        losses = tiled_losses(embeddings, row_losses, objective, total=reduction != "none")
+    if reduction == "mean":
+        losses = losses / is_anchor.sum().clamp(min=1)
+    return losses.to(embeddings.dtype)
 
 
 @shaped
-def contrastive_anchors(success: Bool[Tensor, " rollouts"], groups: Groups) -> Bool[Tensor, " rollouts"]:
+def contrastive_anchors(
+    success: Bool[Tensor, " rollouts"], groups: Groups, *, scope: Scope = "group", anchors: Anchors = "success"
+) -> Bool[Tensor, " rollouts"]:
     r"""The rollouts that `contrastive_loss` takes as anchors.
 
-    $$i \text{ correct}, \quad \#\text{correct}(g_i) \ge 2, \quad \#\text{wrong}(g_i) \ge 1$$
+    $$i \text{ correct}, \quad |P_i| \ge 1, \quad |C_i \setminus P_i| \ge 1$$
+
+    In group scope: the group of $i$ has another correct rollout and a wrong one. Only group and verdict count, so this
+    reads nothing from the device, whatever the form of `groups`.
 
     Args:
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
+        scope: As in `contrastive_loss`. `"cross"`: another correct rollout in the group, and in the batch any that is
+            not one. `"batch"`: another correct rollout and a wrong one anywhere.
+        anchors: As in `contrastive_loss`; `"all"` does without "$i$ correct", and $P_i$ is of the verdict of $i$.
 
     Returns:
         True for anchors. Their number is what `reduction="mean"` divides by.
 
     Raises:
-        ValueError: `groups` for another number of rollouts.
+        ValueError: Unknown `scope` or `anchors`; `groups` for another number of rollouts.
 
     Source:
         CLIPO (arXiv 2603.10101).
@@ -261,16 +156,38 @@ def contrastive_anchors(success: Bool[Tensor, " rollouts"], groups: Groups) -> B
         >>> contrastive_anchors(torch.tensor([True, True, False, True, True]), torch.tensor([0, 0, 0, 1, 1]))
         tensor([ True,  True, False, False, False])
     """
-    layout = as_layout(groups, len(success))
-    anchors, _, _ = _roles(success, layout)
-    return layout.scatter(anchors)
+    require(scope in ("group", "cross", "batch"), "scope", "'group', 'cross' or 'batch'", scope)
+    require(anchors in ("success", "all"), "anchors", "'success' or 'all'", anchors)
+    require_rollouts(len(success), "groups", len(groups.position if isinstance(groups, GroupLayout) else groups))
+    whole = torch.zeros_like(success, dtype=torch.long)  # the batch as one group
+    pool = whole if scope == "batch" else groups
+    correct, wrong = (group_sums(verdict.long(), pool) for verdict in (success, success.logical_not()))
+    alike = torch.where(success, correct, wrong)
+    candidates = len(success) if scope == "cross" else correct + wrong
+    is_anchor = (alike >= 2) & (alike < candidates)
+    return is_anchor & success if anchors == "success" else is_anchor
 
 
-def _roles(success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor, Tensor]:
-    right, wrong, pairs = success_pairs(success, layout)
-    anchors = right & (right.sum(1, keepdim=True) >= 2) & wrong.any(1, keepdim=True)
-    return anchors, pairs & right.unsqueeze(2) & right.unsqueeze(1), pairs
+def _within_groups(
+    losses_of: _Losses, embeddings: Tensor, success: Tensor, layout: GroupLayout, is_anchor: Tensor
+) -> Tensor:
+    right, _, pairs = success_pairs(success, layout)
+    positives = pairs & (right.unsqueeze(2) == right.unsqueeze(1))
+    is_anchor = layout.gather(is_anchor) & layout.valid
+    return losses_of(group_cosines(embeddings, layout), is_anchor, positives, pairs)
 
 
-def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, at_least_float32(logits), -math.inf).logsumexp(-1)
+def _rows_of_batch(
+    losses_of: _Losses, cosines: Tensor, start: int, *, success: Tensor, is_anchor: Tensor, number: Tensor | None
+) -> Tensor:
+    """Losses of some rows of the batch against all of it; `number` is given where positives are of the same group."""
+    rows, column = len(cosines), torch.arange(len(success), device=success.device)
+
+    def pairs(values: Tensor) -> Tensor:
+        return values.narrow(0, start, rows).unsqueeze(1) == values
+
+    others = pairs(column).logical_not()
+    positives = others & pairs(success)
+    if number is not None:
+        positives = positives & pairs(number)
+    return losses_of(cosines, is_anchor.narrow(0, start, rows), positives, others)

@@ -121,6 +121,24 @@ def as_layout(groups: Groups, rollouts: int) -> GroupLayout:
     return layout
 
 
+def group_sums(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Shaped[Tensor, " rollouts"]:
+    """The sum over each rollout's group; nothing is read from the device."""
+    if isinstance(groups, GroupLayout):
+        rows = torch.where(groups.valid, groups.gather(values), 0).sum(1, keepdim=True)
+        return groups.scatter(rows.expand_as(groups.valid))
+    return _over_segment(values, group_numbers(groups), "sum")
+
+
+def group_numbers(groups: Groups) -> Int[Tensor, " rollouts"]:
+    """A number below `rollouts` for each rollout's group: static shapes and no host sync, whatever the ids."""
+    if isinstance(groups, GroupLayout):
+        return groups.position // groups.members.shape[1]
+    order, starts_here = _sorted_groups(groups)
+    place = torch.arange(len(order), device=order.device)
+    start = torch.where(starts_here, place, 0).cummax(0).values
+    return torch.empty_like(order).scatter(0, order, start)
+
+
 class Moments(NamedTuple):
     """Of each rollout: its value less its group's mean, the group's sum of squares of that, and the group's size."""
 
@@ -141,8 +159,31 @@ def group_moments(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Moment
         layout = as_layout(groups, len(values))
         rows = _moments(layout.gather(values), layout.gather(known) & layout.valid, _over_row)
         return Moments(*(layout.scatter(column.expand_as(layout.valid)) for column in rows))
-    number = _group_numbers(groups)
+    number = group_numbers(groups)
     return _moments(values, known, lambda column, reduce: _over_segment(column, number, reduce))
+
+
+def group_reducer(groups: Groups, rollouts: int) -> Callable[[Tensor, str], Tensor]:
+    """A function that reduces one value per rollout over its group, by "sum" or "amax", and gives every rollout its
+    group's result.
+    """
+    if not isinstance(groups, GroupLayout):
+        number = group_numbers(groups)
+        return lambda values, reduce: _over_segment(values, number, reduce)
+    layout = as_layout(groups, rollouts)
+
+    def over_group(values: Tensor, reduce: str) -> Tensor:
+        rows = torch.where(layout.valid, layout.gather(values), -torch.inf if reduce == "amax" else 0)
+        return layout.scatter(_over_row(rows, reduce).expand_as(layout.valid))
+
+    return over_group
+
+
+def standardized(centered: Tensor, variance: Tensor, eps: float) -> Tensor:
+    """Centred values over their standard deviation; exactly 0, with a finite gradient, where nothing varies."""
+    constant = variance == 0
+    deviation = torch.where(constant, 1, variance).sqrt() + eps
+    return torch.where(constant, 0, centered / deviation)
 
 
 def _moments(values: Tensor, known: Tensor, over_group: Callable[[Tensor, str], Tensor]) -> Moments:
@@ -160,14 +201,6 @@ def _over_row(rows: Tensor, reduce: str) -> Tensor:
 def _over_segment(values: Tensor, number: Tensor, reduce: str) -> Tensor:
     empty = torch.full_like(values, -torch.inf if reduce == "amax" else 0)
     return empty.scatter_reduce(0, number, values, reduce).index_select(0, number)
-
-
-def _group_numbers(group_ids: Tensor) -> Tensor:
-    """A number below `rollouts` for each rollout's group: static shapes and no host sync, whatever the ids."""
-    order, starts_here = _sorted_groups(group_ids)
-    place = torch.arange(len(order), device=order.device)
-    start = torch.where(starts_here, place, 0).cummax(0).values
-    return torch.empty_like(order).scatter(0, order, start)
 
 
 def _sorted_groups(group_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from clipo_ops._typing import at_least_float32, require, shaped
 
 if TYPE_CHECKING:
-    KLEstimator = Literal["k1", "k2", "k3"]
+    KLEstimator = Literal["k1", "k2", "k3", "k3+"]
 else:
     KLEstimator = str  # so that a wrong name gets the ValueError below
 
@@ -99,7 +99,8 @@ def kl_estimate(
     |---|---|---|
     | `k1` | $d$ | unbiased, high variance, may be negative |
     | `k2` | $d^2 / 2$ | biased, low variance; its gradient is the KL's |
-    | `k3` | $e^{-d} - 1 + d$ | unbiased, low variance, at least 0 |
+    | `k3` | $e^{-d} - 1 + d$ | unbiased, low variance, at least 0; its gradient is not the KL's |
+    | `k3+` | that of `k3` | with the gradient of `k2` |
 
     Args:
         logprobs: Log-probabilities under the policy.
@@ -113,19 +114,23 @@ def kl_estimate(
         ValueError: Unknown estimator.
 
     Source:
-        J. Schulman, "Approximating KL divergence" (2020); `k3` is GRPO's (arXiv 2402.03300, eq. 4).
+        J. Schulman, "Approximating KL divergence" (2020); `k3` is GRPO's (arXiv 2402.03300, eq. 4);
+        which gradient is the KL's: Tang and Munos (arXiv 2506.09477); `k3+` as in verl.
 
     Examples:
         >>> kl_estimate(torch.tensor([[-1.0]]), torch.tensor([[-1.5]]))
         tensor([[0.1065]])
     """
-    require(estimator in ("k1", "k2", "k3"), "estimator", "'k1', 'k2' or 'k3'", estimator)
+    require(estimator in ("k1", "k2", "k3", "k3+"), "estimator", "'k1', 'k2', 'k3' or 'k3+'", estimator)
     difference = at_least_float32(logprobs) - at_least_float32(ref_logprobs)
     difference = difference.clamp(-_LIMIT, _LIMIT)
+    square = difference.square() / 2
     if estimator == "k1":
         result = difference
     elif estimator == "k2":
-        result = difference.square() / 2
+        result = square
     else:
         result = torch.expm1(-difference) + difference
+    if estimator == "k3+":
+        result = result.detach() + (square - square.detach())
     return result.to(logprobs.dtype)

@@ -124,6 +124,58 @@ def aggregate_denominator(
     return rollouts * max_length
 
 
+@shaped
+def whiten(
+    values: Float[Tensor, "rollouts tokens"],
+    mask: Bool[Tensor, "rollouts tokens"],
+    *,
+    shift_mean: bool = True,
+    eps: float = 1e-8,
+) -> Float[Tensor, "rollouts tokens"]:
+    r"""Values in units of their standard deviation over all valid tokens of the batch, with mean 0.
+
+    $$w_{it} = \frac{v_{it} - \bar v}{\sqrt{\sigma^2 + \epsilon}}$$
+
+    and $\bar v$ more without `shift_mean`.
+
+    Args:
+        values: Values per token. What stands under a False mask may be anything, NaN included, and gets no gradient.
+        mask: True where a token counts.
+        shift_mean: Whether the result has mean 0; if not, the values keep theirs.
+        eps: $\epsilon$, at least 0, in units of the SQUARED values.
+
+    Returns:
+        Values of the same dtype, computed in at least float32 with the sample variance (n - 1); 0 under a False mask.
+        Equal values, and a single one, have deviation EXACTLY 0.
+
+    Raises:
+        ValueError: `eps` below 0.
+
+    Source:
+        Advantage whitening as in PPO and REINFORCE++ (arXiv 2501.03262).
+
+    Examples:
+        >>> values = torch.tensor([[1.0, 3.0], [5.0, float("nan")]])
+        >>> whiten(values, torch.tensor([[True, True], [True, False]]))
+        tensor([[-1.,  0.],
+                [ 1.,  0.]])
+    """
+    require(eps >= 0, "eps", "a number of at least 0", eps)
+    if values.numel() == 0:
+        return values
+    exact = at_least_float32(values)
+    largest = torch.where(mask, exact.detach(), -torch.inf).amax()  # a constant less this is exactly 0
+    count = mask.sum()
+    shifted = torch.where(mask, exact - largest, 0)
+    mean = shifted.sum() / count.clamp(min=1)
+    centered = torch.where(mask, shifted - mean, 0)
+    variance = centered.square().sum() / (count - 1).clamp(min=1) + eps
+    whitened = centered * torch.where(variance > 0, variance, 1).rsqrt()
+    if not shift_mean:
+        whitened = torch.where(mask, whitened + (mean + largest), 0)
+    return whitened.to(values.dtype)
+
+
 def sequence_sum(values: Tensor, mask: Tensor) -> Tensor:
     """Sums over the valid tokens of each rollout, in at least float32."""
     return torch.where(mask, at_least_float32(values), 0).sum(1)

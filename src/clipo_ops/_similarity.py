@@ -1,4 +1,4 @@
-"""Similarities between the rollouts of a group."""
+"""Cosines between rollouts, and distances made of them."""
 
 from typing import Any
 
@@ -11,15 +11,31 @@ from clipo_ops._groups import GroupLayout
 from clipo_ops._typing import at_least_float32
 
 _NULL_SQUARE = 1e-12  # an embedding of norm below 1e-6 has no direction: similarity 0, no gradient
+_LEAST_SQUARE = 1e-8  # as the official code; the slope of a root at 0 is infinite
 
 
 def group_cosines(embeddings: Tensor, layout: GroupLayout) -> Shaped[Tensor, "groups slots slots"]:
     """The cosines between the rollouts of each group, in at least float32; 0 with a vector of norm below 1e-6."""
     gram: Tensor = _GroupGram.apply(at_least_float32(embeddings), layout)  # type: ignore[no-untyped-call]
-    square = gram.diagonal(dim1=1, dim2=2)
-    null = square <= _NULL_SQUARE
-    scale = torch.where(null, 0, torch.where(null, 1, square).rsqrt())
+    scale = _inverse_norm(gram.diagonal(dim1=1, dim2=2))
     return gram * scale.unsqueeze(2) * scale.unsqueeze(1)
+
+
+def inverse_norms(vectors: Tensor) -> Shaped[Tensor, "rollouts 1"]:
+    """What to multiply vectors with to make their length one; 0 for one of norm below 1e-6."""
+    return _inverse_norm(torch.linalg.vector_norm(vectors, dim=1, keepdim=True).square())
+
+
+def distances(cosines: Tensor, similarity: str) -> Tensor:
+    """1 - similarity: of cosines, or the length of the difference of two vectors of length one."""
+    if similarity == "cosine":
+        return 1 - cosines
+    return (2 - 2 * cosines).clamp(min=_LEAST_SQUARE).sqrt()
+
+
+def _inverse_norm(square: Tensor) -> Tensor:
+    null = square <= _NULL_SQUARE
+    return torch.where(null, 0, torch.where(null, 1, square).rsqrt())
 
 
 def success_pairs(success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,21 +28,25 @@ def save_checkpoint(run_dir: Path, step: int, accelerator: Accelerator, head: Cl
         The checkpoint's folder, `run_dir/checkpoints/step-XXXXXXXX`.
     """
     folder = run_dir / "checkpoints"
-    for left_by_a_killed_run in folder.glob(".unfinished-*"):
-        shutil.rmtree(left_by_a_killed_run)
-    unfinished = folder / f".unfinished-{step:08d}"
-    unfinished.mkdir(parents=True)
+    unfinished, final = folder / f".unfinished-{step:08d}", folder / f"{_PREFIX}{step:08d}"
+    if accelerator.is_main_process:
+        for left_by_a_killed_run in folder.glob(".unfinished-*"):
+            shutil.rmtree(left_by_a_killed_run)
+        unfinished.mkdir(parents=True)
+    accelerator.wait_for_everyone()
     accelerator.save_state(str(unfinished), safe_serialization=True)
-    if head is not None:
-        torch.save(head.state_dict(), unfinished / _HEAD)
-    model = accelerator.unwrap_model(accelerator._models[0])
-    (unfinished / _FACTS).write_text(json.dumps({"step": step, "model": _signature(model)}, indent=2))
-    _flush(unfinished)
-    final = folder / f"{_PREFIX}{step:08d}"
-    shutil.rmtree(final, ignore_errors=True)
-    unfinished.rename(final)
-    for old in _complete(run_dir)[:-keep]:
-        shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if head is not None:
+            torch.save(head.state_dict(), unfinished / _HEAD)
+        model = accelerator.unwrap_model(accelerator._models[0])
+        (unfinished / _FACTS).write_text(json.dumps({"step": step, "model": _signature(model)}, indent=2))
+        _flush(unfinished)
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+        for old in _complete(run_dir)[:-keep]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
     return final
 
 

@@ -1,12 +1,14 @@
-"""The `clipo` command: train, eval, report."""
+"""The `clipo` command: train, eval, report, verify-data."""
 
+import argparse
 import dataclasses
 import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,8 +16,14 @@ from clipo_train.errors import ConfigError
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--field value ...]   train; `clipo train CONFIG.yaml --help` lists the fields
-       clipo eval RUN|CONFIG.yaml [--field value ...] evaluate a run's final policy, or the model of a configuration
-       clipo report RUN                               write RUN/report.html anew"""
+       clipo eval RUN|CONFIG.yaml [--suite track1|track2 --data FOLDER] [--field value ...]
+                                                      evaluate a run's final policy, or the model of a configuration, on
+                                                      its evaluation sets or one of the paper's suites
+       clipo report RUN                               write RUN/report.html anew
+       clipo verify-data SOURCE ... [--verifier NAME] [--timeout SECONDS] [--limit ROWS]
+                         [--prompt COLUMN] [--answer COLUMN] [--name CONFIGURATION]
+                                                      check that a verifier accepts the answers of data sets, and no
+                                                      others; `auto` and 30 s when not given"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a one-line error about something the user can mend.
     """
-    commands = {"train": _train, "eval": _eval, "report": _report}
+    commands = {"train": _train, "eval": _eval, "report": _report, "verify-data": _verify_data}
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     rest = rest[:-1]
-    if name in ("-h", "--help"):
+    if name in ("-h", "--help") or rest[:1] in (["-h"], ["--help"]):
         sys.stdout.write(_USAGE + "\n")
         return 0
-    if name not in commands or not rest or (rest[0].startswith("-") and rest[0] not in ("-h", "--help")):
+    if name not in commands or not rest or rest[0].startswith("-"):
         sys.stderr.write(_USAGE + "\n")
         return 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -50,7 +58,10 @@ def _train(arguments: Sequence[str]) -> None:
     from clipo_train.trainer import Trainer
 
     _quiet()
-    report = Trainer(config).train()
+    trainer = Trainer(config)
+    report = trainer.train()
+    if not trainer.accelerator.is_main_process:
+        return
     console = Console()
     console.print(completions_table(config.run_dir))
     console.print(summary_table(load_metrics(config.run_dir)))
@@ -59,17 +70,23 @@ def _train(arguments: Sequence[str]) -> None:
 
 def _eval(arguments: Sequence[str]) -> None:
     from clipo_train.config import load_config
+    from clipo_train.suites import suite
 
     target = Path(arguments[0])
     is_run = target.is_dir()
-    config = load_config(target / "config.yaml" if is_run else target, arguments[1:])
+    given, rest = _options(arguments[1:], suite=str, data=Path)
+    if (given.suite is None) != (given.data is None):
+        raise ConfigError("suite: wanted --suite and --data FOLDER, or neither, got one of them")
+    preset = suite(given.suite, given.data) if given.suite else None
+    config = load_config(target / "config.yaml" if is_run else target, rest, preset=preset)
     if is_run and config.model.path == load_config(target / "config.yaml").model.path:
         model = dataclasses.replace(config.model, path=str(target / "final"), gguf_file=None)
         config = dataclasses.replace(config, model=model)
-    from clipo_train.evaluation import evaluate
+    from clipo_train.evaluation import evaluate, results_table
 
     _quiet()
     metrics = evaluate(config)
+    Console(stderr=True).print(results_table(metrics))
     sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
 
 
@@ -87,6 +104,45 @@ def _report(arguments: Sequence[str]) -> None:
     from clipo_train.report import write_report
 
     sys.stdout.write(f"{write_report(Path(arguments[0]))}\n")
+
+
+def _verify_data(arguments: Sequence[str]) -> None:
+    from clipo_train.data import load_examples
+    from clipo_train.types import Column
+    from clipo_train.verifiers import load_verifier
+    from clipo_train.verify_data import check_data, checks_table
+
+    given, sources = _options(arguments, verifier=str, timeout=float, limit=int, name=str, prompt=str, answer=str)
+    columns: dict[Column, str] = {"prompt": given.prompt, "answer": given.answer}
+    columns = {ours: theirs for ours, theirs in columns.items() if theirs}
+    options = {"name": given.name} if given.name else {}
+    checks = []
+    with load_verifier(given.verifier or "auto", timeout=given.timeout or 30.0) as pool:
+        for source in sources:
+            examples = load_examples(source, limit=given.limit, options=options, columns=columns)
+            checks.append(check_data(source, examples, pool))
+            for name, rows in checks[-1].exceptions.items():
+                for row, example, completion in rows:
+                    line = {
+                        "data": source,
+                        "row": row,
+                        "wrong on": name,
+                        "answer": example.answer,
+                        "completion": completion,
+                    }
+                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+    Console(stderr=True).print(checks_table(checks))
+
+
+def _options(arguments: Sequence[str], **types: Callable[[str], Any]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of these names and types, None where not given, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, kind in types.items():
+        parser.add_argument(f"--{name}", type=kind)
+    try:
+        return parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsError
 
 from clipo_train.errors import ConfigError
+from clipo_train.types import Column
 
 _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -42,9 +43,12 @@ class DataConfig:
     """What is trained on, and who says what is right."""
 
     train: str = "arithmetic:train"
-    """`arithmetic:SPLIT`, `reasoning_gym:TASK`, or a .parquet (verl's schema) or .jsonl file."""
+    """`arithmetic:SPLIT`, `reasoning_gym:TASK`, `hf:NAME[:SPLIT]`, or a .parquet or .jsonl file."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of a reasoning-gym task, such as `size` or `min_terms`."""
+    """Options of a reasoning-gym task, such as `size` or `min_terms`, or of `datasets.load_dataset`, such as `name`."""
+    columns: dict[Column, str] = field(default_factory=dict)
+    """Where rows have their `prompt`, `answer` and `source`, if not under these names: `{prompt: question}`. A dot
+    leads into a nested field."""
     prompt_prefix: str = ""
     """Put before every prompt that does not begin with it."""
     prompt_suffix: str = ""
@@ -52,9 +56,12 @@ class DataConfig:
     limit: Count | None = None
     """Use only that many examples of the training set."""
     verifier: str = "arithmetic"
-    """`arithmetic`, `exact_match`, `math`, `reasoning_gym`, or a function of yours as `module:function`."""
+    """`arithmetic`, `exact_match`, `multiple_choice`, `math`, `reasoning_gym`, `auto` for the one that fits a row's
+    source, or a function of yours as `module:function`."""
     verifier_timeout: Positive = 10.0
-    """Seconds one completion may take."""
+    """Seconds one completion may take; one that takes longer counts as wrong."""
+    verifier_workers: Count = 2
+    """Processes of a verifier that runs in processes of its own."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -160,21 +167,46 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class SetConfig:
+    """An evaluation set that is not laid out like the training set."""
+
+    source: str
+    """As `data.train`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """As `data.options`."""
+    columns: dict[Column, str] = field(default_factory=dict)
+    """As `data.columns`."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class EvaluationConfig:
     """What is measured, and when."""
 
-    sets: dict[str, str] = field(default_factory=dict)
-    """Name -> source, as in `data.train`."""
+    sets: dict[str, str | SetConfig] = field(default_factory=dict)
+    """Name -> source, as `data.train` and with the same `options` and `columns`; or source, options and columns."""
     every: Natural = 0
     """Steps between evaluations; 0 evaluates before and after training only."""
     limit: Count | None = 256
     """Examples of each set."""
+    samples: Count = 1
+    """Completions of each prompt; with more than one, pass@k and maj@k are measured too."""
     temperature: NonNegative = 0.0
     """0 is greedy."""
+    top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Sample from the likeliest tokens only that together have this probability."""
     max_new_tokens: Count | None = None
     """Tokens a response may have at most; `rollout.max_new_tokens` when not given."""
     batch_size: Count = 256
-    """Prompts generated for at once."""
+    """Completions generated at once."""
+    verifier: str | None = None
+    """As `data.verifier`, which is taken when this is not given."""
+
+    def __post_init__(self) -> None:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"evaluation.temperature: wanted more than 0 for {self.samples} samples, which greedy decoding makes "
+                f"all the same, got 0"
+            )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -242,14 +274,19 @@ class TrainConfig:
         )
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), *, preset: Mapping[str, Any] | None = None) -> TrainConfig:
     """Reads a YAML file and overrides fields of it, as in `["--clipo.weight", "0.1"]`.
+
+    Args:
+        path: The file.
+        overrides: Arguments of the command line.
+        preset: Fields that override the file's, and are overridden by the command line's.
 
     Raises:
         ConfigError: A missing or unreadable file, an unknown field, a value of a wrong type or out of range.
     """
     values = _read_yaml(path)
-    for name, value in _cli_values(overrides).items():
+    for name, value in [*(preset or {}).items(), *_cli_values(overrides).items()]:
         if isinstance(value, Mapping) and isinstance(values.get(name), Mapping):
             values[name] = {**values[name], **value}
         else:

@@ -1,12 +1,17 @@
-"""Tasks from the test bed, reasoning-gym, parquet and JSON lines.
+"""Tasks from the test bed, reasoning-gym, Hugging Face datasets, parquet and JSON lines.
 
 A source is one of
 
 - `arithmetic:SPLIT`: the test bed, see `clipo_train.testbed.arithmetic`;
 - `reasoning_gym:TASK`: a generator of the reasoning-gym package, with `options` such as `size` or `seed`;
-- a `.parquet` file in verl's schema: `prompt` (chat messages), `reward_model.ground_truth`, and if present
-  `data_source` and `extra_info`;
-- a `.jsonl` file of objects with `prompt` (text or chat messages), `answer`, and anything else as metadata.
+- `hf:NAME[:SPLIT]`: a data set of the Hugging Face hub, or a folder that `save_to_disk` wrote or that holds data files,
+  read by the `datasets` package (`pip install 'clipo[datasets]'`), with `options` such as `name` for `load_dataset`;
+- a `.parquet` or `.jsonl` file.
+
+A row of the last two has `prompt` (text or chat messages) and `answer`, and if present `source`; anything else is
+metadata, of which `verifier` may name the row's own. A row in verl's schema has the answer in
+`reward_model.ground_truth`, the source in `data_source` and its metadata in `extra_info`. Where your columns have other
+names, `columns` says which.
 """
 
 import json
@@ -17,7 +22,7 @@ from typing import Any
 
 from clipo_train.errors import ConfigError
 from clipo_train.testbed import arithmetic
-from clipo_train.types import Example, Message
+from clipo_train.types import Column, Example, Message
 
 
 def load_examples(
@@ -28,6 +33,7 @@ def load_examples(
     limit: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    columns: Mapping[Column, str] | None = None,
 ) -> list[Example]:
     """Loads the tasks of a source.
 
@@ -37,7 +43,9 @@ def load_examples(
         prompt_suffix: Put on a line of its own after every prompt that does not end with it.
         limit: At most that many, drawn at random.
         seed: Of that draw, and of reasoning-gym's tasks unless `options` has one.
-        options: Of a reasoning-gym task.
+        options: Of a reasoning-gym task, or of `datasets.load_dataset`.
+        columns: Where rows have their `prompt`, `answer` and `source`, if not under these names; a dot leads into a
+            nested field, as in `{"answer": "solution.final"}`.
 
     Raises:
         ConfigError: A source that is unknown, missing, empty or malformed; names the field, or the file and row.
@@ -47,8 +55,10 @@ def load_examples(
         examples = _arithmetic(name)
     elif kind == "reasoning_gym":
         examples = _reasoning_gym(name, {"seed": seed, **(options or {})})
+    elif kind == "hf":
+        examples = _hugging_face(name, options or {}, columns or {})
     else:
-        examples = _file(Path(source))
+        examples = _file(Path(source), columns or {})
     if not examples:
         raise ConfigError(f"data: wanted at least one example in {source!r}, got none")
     if limit is not None and limit < len(examples):
@@ -82,24 +92,34 @@ def _reasoning_gym(task: str, options: dict[str, Any]) -> list[Example]:
     ]
 
 
-def _file(path: Path) -> list[Example]:
+def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column, str]) -> list[Example]:
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError("data: wanted datasets for hf:, got none: pip install 'clipo[datasets]'") from None
+    path, _, split = name.partition(":")
+    saved = any((Path(path) / file).is_file() for file in ("state.json", "dataset_dict.json"))
+    load: Callable[..., Any] = datasets.load_from_disk if saved else datasets.load_dataset
+    try:
+        found = load(path, **options)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"data: wanted a data set that datasets can load, got {path!r}: {reason}") from error
+    splits = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
+    split = next(iter(splits)) if not split and len(splits) == 1 else split
+    if split not in splits:
+        raise ConfigError(f"data: wanted hf:{path}:SPLIT with one of {', '.join(splits)}, got {split!r}")
+    return _parse(splits[split], f"hf:{name}", path.rstrip("/"), columns)
+
+
+def _file(path: Path, columns: Mapping[Column, str]) -> list[Example]:
     readers: dict[str, Callable[[Path], Iterable[Any]]] = {".parquet": _parquet_rows, ".jsonl": _json_rows}
-    parsers = {".parquet": _from_verl, ".jsonl": _from_json}
     if path.suffix not in readers:
-        wanted = "arithmetic:SPLIT, reasoning_gym:TASK or a .parquet or .jsonl file"
+        wanted = "arithmetic:SPLIT, reasoning_gym:TASK, hf:NAME or a .parquet or .jsonl file"
         raise ConfigError(f"data: wanted {wanted}, got {str(path)!r}")
     if not path.is_file():
         raise ConfigError(f"data: wanted a file, got {str(path)!r}, which is not one")
-    examples = []
-    for number, row in enumerate(readers[path.suffix](path)):
-        try:
-            if not isinstance(row, Mapping):
-                raise TypeError(f"a row that is {type(row).__name__}, not an object")
-            examples.append(parsers[path.suffix](row, path.stem))
-        except (KeyError, TypeError) as error:
-            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise ConfigError(f"data: wanted prompt and answer in row {number} of {str(path)!r}, got {what}") from None
-    return examples
+    return _parse(readers[path.suffix](path), str(path), path.stem, columns)
 
 
 def _parquet_rows(path: Path) -> Iterable[Any]:
@@ -122,14 +142,39 @@ def _json_rows(path: Path) -> Iterable[Any]:
             ) from None
 
 
-def _from_verl(row: Mapping[str, Any], name: str) -> Example:
-    answer = row["reward_model"]["ground_truth"]
-    return Example(_prompt(row["prompt"]), str(answer), row.get("data_source") or name, row.get("extra_info") or {})
+def _parse(rows: Iterable[Any], where: str, name: str, columns: Mapping[Column, str]) -> list[Example]:
+    """Rows as examples; `name` is the source of those that do not name theirs."""
+    examples = []
+    for number, row in enumerate(rows):
+        try:
+            if not isinstance(row, Mapping):
+                raise TypeError(f"a row that is {type(row).__name__}, not an object")
+            examples.append(_from_row(row, name, columns))
+        except (KeyError, TypeError) as error:
+            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise ConfigError(f"data: wanted prompt and answer in row {number} of {where!r}, got {what}") from None
+    return examples
 
 
-def _from_json(row: Mapping[str, Any], name: str) -> Example:
-    rest = {key: value for key, value in row.items() if key not in ("prompt", "answer")}
-    return Example(_prompt(row["prompt"]), str(row["answer"]), str(rest.get("source", name)), rest)
+def _from_row(row: Mapping[str, Any], name: str, columns: Mapping[Column, str]) -> Example:
+    verl = isinstance(row.get("reward_model"), Mapping)
+    ours = {"prompt": "prompt", "answer": "answer"}
+    verls = {"prompt": "prompt", "answer": "reward_model.ground_truth", "source": "data_source"}
+    places = {"source": "source"} | (verls if verl else ours) | dict(columns)
+    source = _field(row, places["source"]) if "source" in columns or places["source"] in row else None
+    metadata = row.get("extra_info") or {} if verl else {k: v for k, v in row.items() if k not in places.values()}
+    prompt, answer = _field(row, places["prompt"]), _field(row, places["answer"])
+    return Example(_prompt(prompt), str(answer), str(source or name), metadata)
+
+
+def _field(row: Any, path: str) -> Any:
+    """The field of a row at a dotted path; a column with dots in its own name is found too."""
+    if path in row:
+        return row[path]
+    first, _, rest = path.partition(".")
+    if not rest or not isinstance(row.get(first), Mapping):
+        raise KeyError(path)
+    return _field(row[first], rest)
 
 
 def _prompt(prompt: Any) -> str | tuple[Message, ...]:

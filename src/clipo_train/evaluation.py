@@ -1,27 +1,34 @@
 """How good the policy is, on held-out sets."""
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import Any
 
 import torch
+from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from clipo_train.config import EvaluationConfig, TrainConfig
+from clipo_train.config import EvaluationConfig, SetConfig, TrainConfig
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
+from clipo_train.estimators import interval, majority, pass_at_k
 from clipo_train.policy import EncodedExample, encode_prompts, load_policy
 from clipo_train.rollout import RolloutEngine, Sampling
 from clipo_train.rollout.loading import load_engine
 from clipo_train.types import Verdict
 from clipo_train.verifiers import VerifierPool, load_verifier
 
+_UNSEEN = 1_000_003
+"""Added to the seed of generated sets, which would hold the training set's own tasks otherwise."""
+
 
 def summarize(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Accuracy, and where every verdict speaks of the process, process accuracy and `process_wrong_among_right`.
 
-    The latter is the share of right answers that came by a wrong way; absent where no answer is right.
+    The latter is the share of right answers that came by a wrong way; absent where no answer is right. And how often
+    the verifier was out of time, `verifier_timeouts`.
     """
     count = len(verdicts)
     right = [verdict for verdict in verdicts if verdict.success]
@@ -30,7 +37,34 @@ def summarize(verdicts: Sequence[Verdict]) -> dict[str, float]:
         summary["process_accuracy"] = sum(bool(verdict.process) for verdict in verdicts) / count
         if right:
             summary["process_wrong_among_right"] = sum(not verdict.process for verdict in right) / len(right)
-    return summary
+    return summary | {"verifier_timeouts": sum(verdict.timed_out for verdict in verdicts)}
+
+
+def per_prompt(groups: Sequence[Sequence[Verdict]]) -> dict[str, list[float]]:
+    """What is averaged over prompts, one value a prompt.
+
+    Args:
+        groups: The verdicts on the completions of each prompt, as many for every prompt.
+
+    Returns:
+        `accuracy`, the mean over the prompt's completions, and `process_accuracy` if the verifier tells the process.
+        With n > 1 completions, `pass_at_k` for k = 2, 4, ... and n; if the verifier tells the process,
+        `process_pass_at_k`, for which a completion must be right in both (CoT-Pass@K, arXiv 2506.14245); if it reads
+        answers, `maj_at_n`.
+    """
+    samples = len(groups[0])
+    right = [sum(verdict.success for verdict in group) for group in groups]
+    values = {"accuracy": [count / samples for count in right]}
+    verdicts = [verdict for group in groups for verdict in group]
+    sizes = sorted({2**power for power in range(1, samples.bit_length()) if 2**power < samples} | {samples} - {1})
+    values |= {f"pass_at_{k}": [pass_at_k(samples, count, k) for count in right] for k in sizes}
+    if all(verdict.process is not None for verdict in verdicts):
+        values["process_accuracy"] = [sum(bool(verdict.process) for verdict in group) / samples for group in groups]
+        sound = [sum(bool(verdict.success and verdict.process) for verdict in group) for group in groups]
+        values |= {f"process_pass_at_{k}": [pass_at_k(samples, count, k) for count in sound] for k in sizes}
+    if sizes and any(verdict.answer is not None for verdict in verdicts):
+        values[f"maj_at_{samples}"] = [majority(group) for group in groups]
+    return values
 
 
 class Evaluator:
@@ -38,7 +72,7 @@ class Evaluator:
 
     Args:
         sets: Name -> tasks, each with its encoded prompt.
-        verifier: Judges the completions.
+        verifier: Judges the completions; its processes run during an evaluation only.
         config: Sampling and batch size.
         max_new_tokens: Of a response.
         seed: Of the sampling, if any; the training's random state is left as it is.
@@ -55,14 +89,16 @@ class Evaluator:
     ) -> None:
         self.sets = sets
         self.verifier = verifier
-        self.batch_size = config.batch_size
-        self.sampling = Sampling(config.max_new_tokens or max_new_tokens, config.temperature)
+        self.samples = config.samples
+        self.prompts = max(1, config.batch_size // config.samples)
+        self.sampling = Sampling(config.max_new_tokens or max_new_tokens, config.temperature, config.top_p)
         self.seed = seed
 
     def run(self, engine: RolloutEngine) -> dict[str, float]:
-        """Metrics `eval/<set>/<name>` of the engine's policy."""
+        """Metrics `eval/<set>/<name>` of the engine's policy, those over prompts with their 95 % interval."""
         metrics: dict[str, float] = {}
-        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with self.verifier, torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
             for name, examples in self.sets.items():
                 for key, value in self._one(engine, examples).items():
@@ -72,52 +108,99 @@ class Evaluator:
     def _one(self, engine: RolloutEngine, examples: Sequence[EncodedExample]) -> dict[str, float]:
         verdicts: list[Verdict] = []
         length = finished = 0
-        for start in range(0, len(examples), self.batch_size):
-            batch = examples[start : start + self.batch_size]
-            generation = engine.generate([item.prompt_ids for item in batch], samples=1, sampling=self.sampling)
-            verdicts += self.verifier.verify([item.example for item in batch], generation.texts)
+        for start in range(0, len(examples), self.prompts):
+            batch = examples[start : start + self.prompts]
+            prompts = [item.prompt_ids for item in batch]
+            generation = engine.generate(prompts, samples=self.samples, sampling=self.sampling)
+            tasks = [item.example for item in batch for _ in range(self.samples)]
+            verdicts += self.verifier.verify(tasks, generation.texts)
             length += int(generation.response_mask.sum())
             finished += int(generation.finished.sum())
-        count = len(examples)
-        return summarize(verdicts) | {"response_length": length / count, "truncated": 1 - finished / count}
+        count = len(verdicts)
+        metrics = summarize(verdicts) | {"response_length": length / count, "truncated": 1 - finished / count}
+        groups = [verdicts[start : start + self.samples] for start in range(0, count, self.samples)]
+        for name, values in per_prompt(groups).items():
+            low, high = interval(values)
+            metrics |= {name: sum(values) / len(values), f"{name}_low": low, f"{name}_high": high}
+        return metrics
 
 
-def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, verifier: VerifierPool) -> Evaluator:
+def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
     """The evaluator of a configuration, its sets loaded and encoded.
 
     Raises:
-        ConfigError: A set that cannot be loaded.
+        ConfigError: A set or verifier that cannot be loaded.
     """
-    settings = config.evaluation
-    sets = {
-        name: encode_prompts(
-            tokenizer,
-            load_examples(
-                source,
-                prompt_prefix=config.data.prompt_prefix,
-                prompt_suffix=config.data.prompt_suffix,
-                limit=settings.limit,
-                seed=config.seed,
-                options=config.data.options,
-            ),
-        )
-        for name, source in settings.sets.items()
-    }
+    settings, data = config.evaluation, config.data
+    verifier = load_verifier(
+        settings.verifier or data.verifier, timeout=data.verifier_timeout, workers=data.verifier_workers
+    )
+    sets = {name: encode_prompts(tokenizer, _load_set(config, source)) for name, source in settings.sets.items()}
     return Evaluator(sets, verifier, settings, max_new_tokens=config.rollout.max_new_tokens, seed=config.seed)
 
 
 def evaluate(config: TrainConfig) -> dict[str, float]:
     """Evaluates the model of a configuration on its evaluation sets.
 
+    Returns:
+        The evaluator's metrics, and with several sets `eval/average/accuracy`, in which each counts the same.
+
     Raises:
         ConfigError: There is nothing to evaluate on, or something that cannot be loaded.
     """
-    if not config.evaluation.sets:
+    sets = config.evaluation.sets
+    if not sets:
         raise ConfigError("evaluation.sets: wanted at least one set, got none")
     model, tokenizer = load_policy(config.model, seed=config.seed)
+    evaluator = load_evaluator(config, tokenizer)
     move: Any = model.to  # its stub is wrong
     model = move("cuda" if torch.cuda.is_available() else "cpu")
-    with load_verifier(config.data.verifier, timeout=config.data.verifier_timeout) as verifier:
-        evaluator = load_evaluator(config, tokenizer, verifier)
-        with closing(load_engine(config, model, tokenizer, chain(*evaluator.sets.values()))) as engine:
-            return evaluator.run(engine)
+    with closing(load_engine(config, model, tokenizer, chain(*evaluator.sets.values()))) as engine:
+        metrics = evaluator.run(engine)
+    if len(sets) > 1:
+        metrics["eval/average/accuracy"] = sum(metrics[f"eval/{name}/accuracy"] for name in sets) / len(sets)
+    return metrics
+
+
+def results_table(metrics: Mapping[str, float]) -> Table:
+    """What matters most of `evaluate`'s metrics, for the terminal: a row for each set, with 95 % intervals."""
+    sets: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        _, name, metric = key.split("/")
+        sets.setdefault(name, {})[metric] = value
+    found = dict.fromkeys(metric for values in sets.values() for metric in values)
+    most = max((int(match[1]) for metric in found if (match := re.fullmatch(r"pass_at_(\d+)", metric))), default=1)
+    wanted = ("accuracy", f"pass_at_{most}", f"maj_at_{most}", "process_accuracy", f"process_pass_at_{most}")
+    columns = [metric for metric in (*wanted, "response_length", "truncated") if metric in found]
+    if any(values.get("verifier_timeouts") for values in sets.values()):
+        columns.append("verifier_timeouts")
+    table = Table(title="evaluation")
+    table.add_column("set", no_wrap=True)
+    for column in columns:
+        table.add_column(column.replace("_at_", "@").replace("_", " "), justify="right")
+    for name, values in sets.items():
+        table.add_row(name, *(_cell(values, column) for column in columns))
+    return table
+
+
+def _cell(values: Mapping[str, float], column: str) -> str:
+    if column not in values:
+        return "–"
+    if column in ("response_length", "verifier_timeouts"):
+        return f"{values[column]:.1f}".removesuffix(".0")
+    between = f" ({values[f'{column}_low']:.2f}–{values[f'{column}_high']:.2f})" if f"{column}_low" in values else ""
+    return f"{values[column]:.3f}{between}"
+
+
+def _load_set(config: TrainConfig, source: str | SetConfig) -> Any:
+    data = config.data
+    chosen = SetConfig(source, data.options, data.columns) if isinstance(source, str) else source
+    return load_examples(
+        chosen.source,
+        prompt_prefix=data.prompt_prefix,
+        prompt_suffix=data.prompt_suffix,
+        limit=config.evaluation.limit,
+        seed=config.seed + _UNSEEN,
+        options=chosen.options,
+        columns=chosen.columns,
+    )

@@ -42,7 +42,8 @@ class Stopwatch:
 class MetricsLog:
     """Appends metrics to `run_dir/metrics.jsonl` and hands them to the trackers; samples to `completions.jsonl`.
 
-    Lines are flushed at once, so that a killed run keeps them. A value that is not finite is left out of the line.
+    Lines are flushed at once, so that a killed run keeps them. A value that is not finite is left
+    out of the line. Only the main process writes.
     """
 
     def __init__(self, run_dir: Path, accelerator: Accelerator) -> None:
@@ -52,13 +53,16 @@ class MetricsLog:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """One line for a step."""
+        if not self.accelerator.is_main_process:
+            return
         finite = {name: float(value) for name, value in metrics.items() if abs(value) < float("inf")}
         self._append(self.metrics_path, [{"step": step, **finite}])
         self.accelerator.log(finite, step=step)
 
     def completions(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """One line for each sample completion."""
-        self._append(self.completions_path, rows)
+        if self.accelerator.is_main_process:
+            self._append(self.completions_path, rows)
 
     def rewind(self, step: int) -> None:
         """Drops what a killed run logged after its last checkpoint: it is about to happen again."""
@@ -82,7 +86,7 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
-def progress_bar() -> Progress:
+def progress_bar(*, visible: bool = True) -> Progress:
     """A bar with the steps done, the time, and a `note` of the few numbers that matter."""
     return Progress(
         TextColumn("{task.description}"),
@@ -90,4 +94,5 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
+        disable=not visible,
     )

@@ -29,11 +29,13 @@ class Credit(NamedTuple):
 
 
 def assign_credit(
-    rollouts: Rollouts, pooled: Float[Tensor, "rollouts hidden"], head: ClipoHead | None, config: LossConfig
+    rollouts: Rollouts, pooled: Float[Tensor, "rollouts hidden"] | None, head: ClipoHead | None, config: LossConfig
 ) -> Credit:
     """Outcome plus contrastive rewards, as advantages over their group. Takes one step of the head."""
     outcome, groups = rollouts.outcome, rollouts.groups
-    contrastive = torch.zeros_like(outcome) if head is None else head.step(pooled, rollouts.success, groups)
+    contrastive = torch.zeros_like(outcome)
+    if head is not None and pooled is not None:
+        contrastive = head.step(pooled, rollouts.success, groups)
     advantages = grpo_advantages(outcome + contrastive, groups, scale=config.advantage_scale, eps=config.advantage_eps)
     return Credit(outcome, contrastive, advantages)
 

@@ -90,19 +90,19 @@ def _encode(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
 
 
 def forward(
-    model: nn.Module, generation: Generation, rows: Tensor
-) -> tuple[Float[Tensor, "rows tokens vocab"], Float[Tensor, "rows tokens hidden"]]:
+    model: nn.Module, generation: Generation
+) -> tuple[Float[Tensor, "rollouts tokens vocab"], Float[Tensor, "rollouts tokens hidden"]]:
     """One forward over prompt and response.
 
     Returns:
         The logits that predict the response's tokens, and the last layer's hidden states AT those tokens, after the
         final norm.
     """
-    attention_mask = generation.attention_mask[rows].long()
+    attention_mask = generation.attention_mask.long()
     width = generation.response_mask.shape[1]
     with _last_hidden(model) as captured:
         output = model(
-            input_ids=generation.tokens[rows],
+            input_ids=generation.tokens,
             attention_mask=attention_mask,
             position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),  # as `generate` counts under left padding
             use_cache=False,

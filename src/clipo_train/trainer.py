@@ -1,32 +1,29 @@
 """The reference trainer, from prompts to an updated policy. Read `Trainer.train`, then `Trainer._step`."""
 
-import copy
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from jaxtyping import Float
-from torch import Tensor
-from transformers import get_scheduler
+from accelerate.utils import DistributedType, set_seed
 
-from clipo_ops import aggregate, aggregate_denominator, mean_pool, token_entropy, token_logprobs
 from clipo_train.checkpoint import load_checkpoint, save_checkpoint
 from clipo_train.config import TrainConfig, dump_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
-from clipo_train.evaluation import load_evaluator, summarize
+from clipo_train.evaluation import load_evaluator
 from clipo_train.head import ClipoHead
+from clipo_train.learner import Learner
+from clipo_train.measures import describe, sample_rows
 from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar
-from clipo_train.objective import Credit, assign_credit, policy_loss
-from clipo_train.policy import EncodedExample, encode_prompts, forward, load_policy
+from clipo_train.objective import assign_credit
+from clipo_train.parallel import gather_generation, gather_list, own_block
+from clipo_train.policy import EncodedExample, encode_prompts
 from clipo_train.report import write_report
-from clipo_train.rollout import Generation, Rollouts, Sampling
+from clipo_train.rollout import Rollouts, Sampling
 from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
-from clipo_train.types import Message
 from clipo_train.verifiers import load_verifier
 
 
@@ -48,19 +45,18 @@ class Trainer:
             log_with=list(config.logging.trackers) or None,
             project_dir=config.run_dir,
         )
-        if self.accelerator.num_processes > 1:
-            raise ConfigError(f"accelerate: wanted one process, got {self.accelerator.num_processes}")
-        set_seed(config.seed)
-        self.progress = progress_bar()
+        self._check_shares()
+        set_seed(config.seed, device_specific=True)
+        self.clock = Stopwatch(self.accelerator.device)
+        self.progress = progress_bar(visible=self.accelerator.is_main_process)
         with self.progress:
             self._load_model()
         self._load_data()
-        self.verifier = load_verifier(config.data.verifier, timeout=config.data.verifier_timeout)
-        self.evaluator = load_evaluator(config, self.tokenizer, self.verifier)
-        prompts = chain(self.examples, *self.evaluator.sets.values())
-        self.engine = load_engine(config, self.policy, self.tokenizer, prompts)
-        self.syncs = 0
-        self.clock = Stopwatch(self.accelerator.device)
+        self.verifier = load_verifier(
+            config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
+        )
+        self.evaluator = load_evaluator(config, self.learner.tokenizer)
+        self._load_engine()
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0
 
@@ -84,34 +80,36 @@ class Trainer:
                 if self._due(config.checkpoint.every):
                     save_checkpoint(config.run_dir, self.step, self.accelerator, self.head, keep=config.checkpoint.keep)
                 self.progress.update(task, advance=1, note=_headline(metrics))
-        self._export()
-        return write_report(config.run_dir)
+        return self._finish()
 
     def _step(self) -> dict[str, float]:
         """Rollouts, their credit, and a pass of updates over them."""
         self.step += 1
         with self.clock("step"):
             rollouts = self._collect()
-            logprobs, reference, entropy, pooled = self._score(rollouts.generation)
-            gap = logprob_gap(rollouts.generation, logprobs)
+            scores = self.learner.score(rollouts.generation, pool=self.head is not None)
+            gap = logprob_gap(rollouts.generation, scores.logprobs)
             if self.syncs <= 1:  # the weights it began with, and those of the first update
                 require_agreement(gap, self.config.rollout.logprob_tolerance)
             warming_up = self.head is not None and self.head.warming_up
             with self.clock("contrastive"):
-                credit = assign_credit(rollouts, pooled, self.head, self.config.loss)
+                credit = assign_credit(rollouts, scores.pooled, self.head, self.config.loss)
             update: dict[str, float] = {}
             if not warming_up:
                 with self.clock("update"):
-                    update = self._update(rollouts.generation, credit, logprobs, reference)
+                    update = self.learner.update(rollouts.generation, scores, credit, seed=self._seed(self.step))
                     self.engine.sync()
                     self.syncs += 1
-        self.metrics.completions(self._samples(rollouts, credit))
-        return self._describe(rollouts, credit) | {"policy/entropy": entropy} | gap | update | self.clock.read()
+        self.metrics.completions(sample_rows(self.step, rollouts, credit, self.config.logging.completions))
+        described = describe(rollouts, scores, credit)
+        contrastive = {} if self.head is None else self.head.metrics
+        named = {f"contrastive/{name}": value for name, value in contrastive.items()}
+        return described | gap | named | update | self.clock.read()
 
     def _collect(self) -> Rollouts:
         """Samples a group of completions for each of the step's prompts, and has them judged."""
-        settings = self.config.rollout
-        prompts = self._prompts()
+        settings, accelerator = self.config.rollout, self.accelerator
+        prompts = own_block(self._prompts(), accelerator)
         with self.clock("rollout"):
             sampling = Sampling(settings.max_new_tokens, settings.temperature)
             generation = self.engine.generate(
@@ -120,7 +118,12 @@ class Trainer:
         with self.clock("verify"):
             examples = [item.example for item in prompts for _ in range(settings.group_size)]
             verdicts = self.verifier.verify(examples, generation.texts)
-        return Rollouts(examples, generation, verdicts, settings.group_size)
+        return Rollouts(
+            gather_list(examples, accelerator),
+            gather_generation(generation, accelerator),
+            gather_list(verdicts, accelerator),
+            settings.group_size,
+        )
 
     def _prompts(self) -> list[EncodedExample]:
         """The step's prompts: epoch after epoch, each in an order of its own that depends on the seed alone."""
@@ -129,118 +132,14 @@ class Trainer:
         chosen: list[EncodedExample] = []
         for place in range((self.step - 1) * count, self.step * count):
             epoch, index = divmod(place, total)
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
             if not chosen or index == 0:
-                order = torch.randperm(total, generator=generator)
+                order = torch.randperm(total, generator=torch.Generator().manual_seed(self._seed(epoch)))
             chosen.append(self.examples[int(order[index])])
         return chosen
 
-    @torch.no_grad()
-    def _score(self, generation: Generation) -> tuple[Tensor, Tensor | None, float, Tensor]:
-        """One forward over the rollouts: log-probabilities (also the reference's), entropy, pooled hidden states."""
-        self.model.eval()
-        temperature = self.config.rollout.temperature
-        logprobs, reference, entropies, pooled = [], [], [], []
-        for rows in torch.arange(len(generation.tokens)).split(self.config.optimizer.micro_batch_size):
-            mask = generation.response_mask[rows]
-            response = generation.tokens[rows][:, -mask.shape[1] :]
-            with self.clock("score"):
-                logits, hidden = forward(self.model, generation, rows)
-                logprobs.append(token_logprobs(logits, response, temperature=temperature))
-                entropies.append(token_entropy(logits, temperature=temperature))
-                if self.reference is not None:
-                    ref_logits, _ = forward(self.reference, generation, rows)
-                    reference.append(token_logprobs(ref_logits, response, temperature=temperature))
-            with self.clock("contrastive"):
-                if self.head is not None:
-                    pooled.append(mean_pool(hidden, mask))
-        return (
-            torch.cat(logprobs),
-            torch.cat(reference) if reference else None,
-            float(aggregate(torch.cat(entropies), generation.response_mask)),
-            torch.cat(pooled) if pooled else torch.empty(0),
-        )
-
-    def _update(
-        self,
-        generation: Generation,
-        credit: Credit,
-        old_logprobs: Float[Tensor, "rollouts tokens"],
-        ref_logprobs: Float[Tensor, "rollouts tokens"] | None,
-    ) -> dict[str, float]:
-        """One optimizer step per mini-batch; the result does not depend on the micro-batch size."""
-        settings, totals, norms = self.config.optimizer, [], []
-        self.model.train()
-        for minibatch in torch.randperm(len(old_logprobs)).split(settings.minibatch_size):
-            mask = generation.response_mask[minibatch]
-            max_length = self.config.rollout.max_new_tokens
-            denominator = aggregate_denominator(mask, mode=self.config.loss.aggregation, max_length=max_length)
-            tokens = aggregate_denominator(mask)
-            for rows in minibatch.split(settings.micro_batch_size):
-                logits, _ = forward(self.model, generation, rows)
-                row_mask = generation.response_mask[rows]
-                response = generation.tokens[rows][:, -row_mask.shape[1] :]
-                result = policy_loss(
-                    token_logprobs(logits, response, temperature=self.config.rollout.temperature),
-                    old_logprobs[rows],
-                    None if ref_logprobs is None else ref_logprobs[rows],
-                    credit.advantages[rows],
-                    row_mask,
-                    self.config.loss,
-                    denominator=denominator,
-                    tokens=tokens,
-                    rollout_logprobs=None if generation.logprobs is None else generation.logprobs[rows],
-                )
-                self.accelerator.backward(result.loss)
-                totals.append(torch.stack([value.detach() for value in result]))
-            norms.append(self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm))
-            self.optimizer.step()
-            self.scheduler.step()
-            self.optimizer.zero_grad()
-        loss, clipped, moved = (torch.stack(totals).sum(0) / len(norms)).tolist()
-        return {
-            "policy/loss": loss,
-            "policy/clip_fraction": clipped,
-            "policy/approx_kl": moved,
-            "policy/grad_norm": float(torch.stack(norms).mean()),
-            "policy/learning_rate": self.scheduler.get_last_lr()[0],
-        }
-
-    def _describe(self, rollouts: Rollouts, credit: Credit) -> dict[str, float]:
-        """What the step's rollouts were like."""
-        total = (credit.outcome + credit.contrastive).view(-1, rollouts.group_size)
-        constant = (total == total[:, :1]).all(1)
-        generation = rollouts.generation
-        metrics = {f"rollout/{name}": value for name, value in summarize(rollouts.verdicts).items()} | {
-            "rollout/response_length": float(generation.response_mask.sum(1).float().mean()),
-            "rollout/truncated": float((~generation.finished).float().mean()),
-            "reward/outcome": float(credit.outcome.mean()),
-            "reward/contrastive": float(credit.contrastive.mean()),
-            "reward/total": float(total.mean()),
-            "groups/degenerate": float(constant.float().mean()),
-        }
-        if self.head is not None:
-            metrics |= {f"contrastive/{name}": value for name, value in self.head.metrics.items()}
-        return metrics
-
-    def _samples(self, rollouts: Rollouts, credit: Credit) -> list[dict[str, object]]:
-        """Rollouts to look at: as many groups' first ones as there is room for, then their second ones, and so on."""
-        count, groups = len(rollouts.verdicts), len(rollouts.verdicts) // rollouts.group_size
-        order = torch.arange(count).view(groups, -1).T.flatten().tolist()
-        return [
-            {
-                "step": self.step,
-                "prompt": _text(rollouts.examples[i].prompt),
-                "completion": rollouts.generation.texts[i],
-                "answer": rollouts.examples[i].answer,
-                "success": rollouts.verdicts[i].success,
-                "process": rollouts.verdicts[i].process,
-                "outcome": float(credit.outcome[i]),
-                "contrastive": float(credit.contrastive[i]),
-                "advantage": float(credit.advantages[i]),
-            }
-            for i in order[: self.config.logging.completions]
-        ]
+    def _seed(self, number: int) -> int:
+        """A seed for the step or epoch of that number."""
+        return self.config.seed * 1_000_003 + number
 
     def _due(self, every: int) -> bool:
         return self.step == self.config.steps or (every > 0 and self.step % every == 0)
@@ -257,32 +156,32 @@ class Trainer:
                 f"run_dir: wanted the folder of a run to resume, got {str(config.run_dir)!r}, which is none"
             )
 
+    def _check_shares(self) -> None:
+        """Each process has as many groups, and as many rollouts of each mini-batch, as all others."""
+        processes, rollout = self.accelerator.num_processes, self.config.rollout
+        for name, count in (
+            ("rollout.batch_size / rollout.group_size", rollout.batch_size // rollout.group_size),
+            ("optimizer.minibatch_size", self.config.optimizer.minibatch_size),
+        ):
+            if count % processes:
+                raise ConfigError(f"{name}: wanted a multiple of the {processes} processes, got {count}")
+
     def _load_model(self) -> None:
-        """Policy, reference, optimizer and head."""
-        config, settings = self.config, self.config.optimizer
+        """Learner and head."""
+        config = self.config
         task = self.progress.add_task("loading the model", total=None, note="")
-        self.policy, self.tokenizer = load_policy(
-            config.model,
-            seed=config.seed,
+        self.learner = Learner(
+            config,
+            self.accelerator,
+            self.clock,
             progress=lambda done, total: self.progress.update(
                 task, description="warm start", completed=done, total=total
             ),
         )
         self.progress.remove_task(task)
-        self.policy.to(self.accelerator.device)
-        self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if config.loss.kl_weight else None
-        optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
-            lr=settings.learning_rate,
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
-        updates = config.steps * (config.rollout.batch_size // settings.minibatch_size)
-        scheduler = get_scheduler(settings.schedule, optimizer, settings.warmup_updates, updates)
-        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(self.policy, optimizer, scheduler)
         self.head = None
         if config.clipo.enabled:
-            hidden = self.policy.config.get_text_config().hidden_size
+            hidden = self.learner.policy.config.get_text_config().hidden_size
             self.head = ClipoHead(hidden, config.clipo, seed=config.seed, device=self.accelerator.device)
 
     def _load_data(self) -> None:
@@ -294,33 +193,42 @@ class Trainer:
             limit=data.limit,
             seed=self.config.seed,
             options=data.options,
+            columns=data.columns,
         )
-        self.examples = encode_prompts(self.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens)
+        self.examples = encode_prompts(
+            self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens
+        )
+
+    def _load_engine(self) -> None:
+        prompts = chain(self.examples, *self.evaluator.sets.values())
+        sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        self.engine = load_engine(self.config, self.learner.policy, self.learner.tokenizer, prompts, in_step=sharded)
+        self.syncs = 0
 
     def _open_run_dir(self) -> None:
         """Creates the run's folder, or goes on in it."""
-        run_dir = self.config.run_dir
+        run_dir, accelerator = self.config.run_dir, self.accelerator
         if self.config.resume:
-            self.step = load_checkpoint(run_dir, self.accelerator, self.head)
+            self.step = load_checkpoint(run_dir, accelerator, self.head)
             self.engine.sync()
+        accelerator.wait_for_everyone()  # until all have looked whether the folder exists
+        if accelerator.is_main_process:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            (run_dir / "config.yaml").write_text(dump_config(self.config), encoding="utf-8")
             self.metrics.rewind(self.step)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.yaml").write_text(dump_config(self.config), encoding="utf-8")
-        self.accelerator.init_trackers(self.config.logging.project)
+        accelerator.init_trackers(self.config.logging.project)
 
-    def _export(self) -> None:
-        """The trained policy as a plain Hugging Face folder."""
-        self.accelerator.end_training()
-        self.policy.save_pretrained(self.config.run_dir / "final")
-        self.tokenizer.save_pretrained(self.config.run_dir / "final")
-
-
-def _text(prompt: str | tuple[Message, ...]) -> str:
-    return (
-        prompt
-        if isinstance(prompt, str)
-        else "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
-    )
+    def _finish(self) -> Path:
+        """The trained policy as a plain Hugging Face folder, and the report."""
+        run_dir, accelerator = self.config.run_dir, self.accelerator
+        weights = accelerator.get_state_dict(self.learner.model)
+        if accelerator.is_main_process:
+            self.learner.policy.save_pretrained(run_dir / "final", state_dict=weights)
+            self.learner.tokenizer.save_pretrained(run_dir / "final")
+            write_report(run_dir)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+        return run_dir / "report.html"
 
 
 def _headline(metrics: dict[str, float]) -> str:

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Message: TypeAlias = Mapping[str, str]
 """One chat message: `{"role": ..., "content": ...}`."""
+
+Column: TypeAlias = Literal["prompt", "answer", "source"]
+"""What we read from a row, besides metadata."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,16 @@ class Verdict:
         success: The completion counts as correct: it is a positive of the contrastive loss.
         reward: The outcome reward; need not be binary.
         process: Whether every step of the reasoning is right, or None where a task cannot tell.
+        answer: The final answer that the verifier read, for votes among completions; None where it found none. Two
+            verdicts are equal whatever was read.
+        timed_out: The verifier had not judged this completion when its time was up; it counts as wrong.
     """
 
     success: bool
     reward: float
     process: bool | None = None
+    answer: str | None = field(default=None, compare=False)
+    timed_out: bool = False
 
 
 Verifier: TypeAlias = Callable[[Example, str], Verdict]

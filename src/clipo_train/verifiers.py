@@ -2,75 +2,84 @@ r"""Who says what is right: verifiers by name, the slow or foreign ones in a pro
 
 | name | right is | runs |
 |---|---|---|
+| `auto` | what the verifier of the row's source says; see `SOURCES` | worker |
 | `arithmetic` | the test bed's checker; knows the process too | here |
 | `exact_match` | the completion equals the answer, white space aside | here |
+| `multiple_choice` | the letter in the last `\boxed{}`, or after `answer is`, is the answer's | here |
 | `math` | math-verify finds both equal; the answer may be a solution with `\boxed{}` | worker |
 | `reasoning_gym` | the task's own score is 1 | worker |
 | `module:function` | yours: of (example, completion), gives a `Verdict`, a bool or a reward in [0, 1] | worker |
+
+A completion that a worker has not judged in time, or that kills it, is wrong and gets a reward of 0: what a policy
+writes must not end a run. The first such completion is told of in a warning, all are counted. A verifier that raises or
+gives something else than a verdict does end the run, for that is a mistake in the verifier.
 """
 
 import functools
 import importlib
-import json
+import logging
 import multiprocessing
-import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
+from clipo_train import judges
 from clipo_train.errors import ConfigError
 from clipo_train.testbed import arithmetic
 from clipo_train.types import Example, Verdict, Verifier
 
-_WORKERS = 2
+SOURCES = {
+    "arithmetic:": "arithmetic",
+    "reasoning_gym:": "reasoning_gym",
+    **dict.fromkeys(("aime", "amc", "gsm", "math", "minerva", "olympiad", "theoremqa"), "math"),
+    **dict.fromkeys(
+        ("arc", "commonsense_qa", "commonsenseqa", "gpqa", "mmlu", "truthful_qa", "truthfulqa"), "multiple_choice"
+    ),
+}
+"""Which verifier `auto` takes: beginning of the source's name, without its owner and in small letters -> verifier. A
+row whose metadata has a `verifier` is judged by that one."""
+
+_log = logging.getLogger(__name__)
 
 
 class VerifierError(ConfigError):
-    """A verifier raised, hung, or gave something that is no verdict."""
+    """A verifier raised, or gave something that is no verdict."""
 
 
-def _exact_match(example: Example, completion: str) -> Verdict:
-    success = completion.strip() == example.answer.strip()
-    return Verdict(success, float(success))
+def auto(example: Example, completion: str) -> Any:
+    """The verdict of the verifier that `verifier_of` names."""
+    return _find(verifier_of(example))(example, completion)
 
 
-def _math(example: Example, completion: str) -> Verdict:
-    import math_verify
+def verifier_of(example: Example) -> str:
+    """Name of the verifier that `auto` takes for a row.
 
-    truth = example.answer if "\\boxed" in example.answer else f"\\boxed{{{example.answer}}}"
-    # math-verify bounds its own time by a signal, which works since a worker's task runs in its main thread; what it
-    # cannot finish counts as wrong.
-    success = bool(math_verify.verify(math_verify.parse(truth), math_verify.parse(completion)))
-    return Verdict(success, float(success))
-
-
-def _reasoning_gym(example: Example, completion: str) -> Verdict:
-    entry = example.metadata["entry"]
-    score = _scorer(example.metadata["task"], json.dumps(example.metadata["options"]))(_final_answer(completion), entry)
-    return Verdict(score == 1.0, float(score))
-
-
-@functools.cache
-def _scorer(task: str, options: str) -> Callable[[str, Any], float]:
-    import reasoning_gym
-
-    score: Callable[[str, Any], float] = reasoning_gym.create_dataset(task, **json.loads(options)).score_answer
-    return score
+    Raises:
+        ConfigError: The row does not name one, and its source is unknown.
+    """
+    named = example.metadata.get("verifier")
+    if named is not None:
+        return str(named)
+    source = example.source.lower()
+    source = source if ":" in source else source.rpartition("/")[2]
+    for beginning, name in SOURCES.items():
+        if source.startswith(beginning):
+            return name
+    known = ", ".join(beginning.rstrip(":") for beginning in SOURCES)
+    raise ConfigError(
+        f"data.verifier: wanted a source that begins with one of {known}, or rows with a `verifier`, for auto, "
+        f"got {example.source!r}"
+    )
 
 
-def _final_answer(completion: str) -> str:
-    """What stands in the last <answer> tag; else the last number; else the last line."""
-    tagged = re.findall(r"<answer>(.*?)</answer>", completion, flags=re.DOTALL)
-    if tagged:
-        return str(tagged[-1]).strip()
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", completion)
-    return str(numbers[-1]) if numbers else (completion.strip().splitlines() or [""])[-1]
-
-
-_HERE: dict[str, Verifier] = {"arithmetic": arithmetic.verify, "exact_match": _exact_match}
-_IN_WORKER: dict[str, Verifier] = {"math": _math, "reasoning_gym": _reasoning_gym}
+_HERE: dict[str, Verifier] = {
+    "arithmetic": arithmetic.verify,
+    "exact_match": judges.exact_match,
+    "multiple_choice": judges.multiple_choice,
+}
+_IN_WORKER: dict[str, Verifier] = {"auto": auto, "math": judges.math, "reasoning_gym": judges.reasoning_gym}
 
 
 class VerifierPool:
@@ -80,13 +89,19 @@ class VerifierPool:
         name: For messages.
         verifier: Judges one completion.
         timeout: Seconds one completion may take; None runs it in this process, without a bound.
+        workers: Processes.
     """
 
-    def __init__(self, name: str, verifier: Callable[[Example, str], Any], timeout: float | None) -> None:
+    def __init__(
+        self, name: str, verifier: Callable[[Example, str], Any], timeout: float | None, *, workers: int = 2
+    ) -> None:
         self.name = name
         self.verifier = verifier
         self.timeout = timeout
+        self.workers = workers
         self._pool: Any = None
+        self._prepared: set[str] = set()
+        self._warned = False
 
     def verify(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Verdict]:
         """Judges completions.
@@ -96,12 +111,14 @@ class VerifierPool:
             completions: Responses as text.
 
         Raises:
-            VerifierError: The verifier raised, took longer than the timeout, or returned no verdict.
+            VerifierError: The verifier raised, or returned no verdict.
+            ConfigError: `auto` does not know an example's source.
         """
         pairs = list(zip(examples, completions, strict=True))
         if self.timeout is None:
             return [self._verdict(*pair, functools.partial(self.verifier, *pair)) for pair in pairs]
-        futures = [self._workers().schedule(self.verifier, args=pair, timeout=self.timeout) for pair in pairs]
+        pool = self._processes({verifier_of(item) for item in examples} if self.name == "auto" else {self.name})
+        futures = [pool.schedule(self.verifier, args=pair, timeout=self.timeout) for pair in pairs]
         try:
             return [self._verdict(*pair, future.result) for pair, future in zip(pairs, futures, strict=True)]
         except VerifierError:
@@ -109,7 +126,7 @@ class VerifierPool:
             raise
 
     def close(self) -> None:
-        """Ends the worker processes, whatever they are doing."""
+        """Ends the worker processes, whatever they are doing; the next call of `verify` starts new ones."""
         if self._pool is not None:
             self._pool.stop()
             self._pool.join()
@@ -121,23 +138,29 @@ class VerifierPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _workers(self) -> Any:
+    def _processes(self, names: set[str]) -> Any:
+        """The worker processes, prepared for verifiers of these names."""
+        if not names <= self._prepared:
+            self.close()
+            self._prepared = self._prepared | names
         if self._pool is None:
             from pebble import ProcessPool
 
             context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state
-            self._pool = ProcessPool(_WORKERS, context=context, initializer=_find_local_modules)
+            self._pool = ProcessPool(self.workers, context=context, initializer=_prepare, initargs=(self._prepared,))
         return self._pool
 
     def _verdict(self, example: Example, completion: str, result: Callable[[], Any]) -> Verdict:
+        from pebble import ProcessExpired
+
         case = f"on {completion[:60]!r} of {example.source!r}"
         try:
             value = result()
-        except FutureTimeoutError:
-            raise VerifierError(
-                f"data.verifier: wanted a verdict within {self.timeout} s (data.verifier_timeout), "
-                f"got none from {self.name!r} {case}"
-            ) from None
+        except (FutureTimeoutError, ProcessExpired) as error:
+            self._warn("none" if isinstance(error, FutureTimeoutError) else "the worker's death", case)
+            return Verdict(False, 0.0, timed_out=True)
+        except ConfigError as error:  # from `auto`
+            raise VerifierError(str(error)) from None
         except Exception as error:
             raise VerifierError(
                 f"data.verifier: wanted a verdict, got {type(error).__name__}: {error} from {self.name!r} {case}"
@@ -149,25 +172,38 @@ class VerifierPool:
         wanted = "a Verdict, a bool or a reward in [0, 1]"
         raise VerifierError(f"data.verifier: wanted {wanted}, got {value!r} from {self.name!r} {case}")
 
+    def _warn(self, got: str, case: str) -> None:
+        """Tells of the first time; the metric `verifier_timeouts` counts the others."""
+        if not self._warned:
+            _log.warning(
+                "data.verifier: wanted a verdict within %s s (data.verifier_timeout), got %s from %r %s: it counts as "
+                "wrong, and so will others (see verifier_timeouts)",
+                *(self.timeout, got, self.name, case),
+            )
+            self._warned = True
 
-def load_verifier(name: str, *, timeout: float = 10.0) -> VerifierPool:
+
+def load_verifier(name: str, *, timeout: float = 10.0, workers: int = 2) -> VerifierPool:
     """The verifier of that name; see the module.
 
     Args:
         name: A name of ours, or `module:function` for one of yours, found in the working directory or installed.
         timeout: Seconds one completion may take, for those that run in a worker.
+        workers: Processes, for those.
 
     Raises:
         ConfigError: Unknown name; a module or function that cannot be imported.
     """
-    if name in _HERE:
-        return VerifierPool(name, _HERE[name], None)
-    if name in _IN_WORKER:
-        return VerifierPool(name, _IN_WORKER[name], timeout)
+    return VerifierPool(name, _find(name), None if name in _HERE else timeout, workers=workers)
+
+
+def _find(name: str) -> Callable[[Example, str], Any]:
+    ours = _HERE | _IN_WORKER
+    if name in ours:
+        return ours[name]
     module, colon, function = name.partition(":")
     if not colon:
-        ours = ", ".join([*_HERE, *_IN_WORKER])
-        raise ConfigError(f"data.verifier: wanted one of {ours}, or module:function, got {name!r}")
+        raise ConfigError(f"data.verifier: wanted one of {', '.join(ours)}, or module:function, got {name!r}")
     _find_local_modules()
     try:
         found = getattr(importlib.import_module(module), function)
@@ -175,7 +211,16 @@ def load_verifier(name: str, *, timeout: float = 10.0) -> VerifierPool:
         raise ConfigError(f"data.verifier: wanted module:function, got {name!r}: {error}") from error
     if not callable(found):
         raise ConfigError(f"data.verifier: wanted a function, got {type(found).__name__} for {name!r}")
-    return VerifierPool(name, found, timeout)
+    return found  # type: ignore[no-any-return]
+
+
+def _prepare(names: set[str]) -> None:
+    """Imports what a worker needs before its first completion, whose time would pay for it otherwise."""
+    _find_local_modules()
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own limit of time is off
+    for name, module in {"math": "math_verify", "reasoning_gym": "reasoning_gym"}.items():
+        if name in names:
+            importlib.import_module(module)
 
 
 def _find_local_modules() -> None:

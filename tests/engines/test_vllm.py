@@ -25,9 +25,8 @@ def sample(engine: VllmEngine, temperature: float = 1.3, *, seed: int = 0, sampl
 def gap(engine: VllmEngine, temperature: float = 1.3) -> dict[str, float]:
     """Between vLLM and the trainer's scoring forward."""
     generation = sample(engine, temperature)
-    logits, _ = forward(engine.model, generation, torch.arange(len(generation.tokens)))
-    response = generation.tokens[:, -generation.response_mask.shape[1] :]
-    return logprob_gap(generation, token_logprobs(logits, response, temperature=temperature or 1.0))
+    logits, _ = forward(engine.model, generation)
+    return logprob_gap(generation, token_logprobs(logits, generation.response, temperature=temperature or 1.0))
 
 
 def update(engine: VllmEngine) -> None:
@@ -69,11 +68,10 @@ def test_rows_hold_prompt_and_response(engine: VllmEngine) -> None:
     generation = sample(engine)
     assert len(generation.tokens) == 4 * len(TEXTS)
     assert 0 < int(generation.finished.sum()) < len(generation.tokens)
-    response = generation.tokens[:, -generation.response_mask.shape[1] :]
     end = engine.tokenizer.eos_token_id
     for row in range(len(generation.tokens)):
         mask = generation.response_mask[row]
-        ids = response[row, mask]
+        ids = generation.response[row, mask]
         assert engine.tokenizer.decode(ids, skip_special_tokens=True) == generation.texts[row]
         assert (ids == end).tolist() == [False] * (len(ids) - 1) + [bool(generation.finished[row])]
         assert bool(generation.finished[row]) or len(ids) == LENGTH

@@ -5,19 +5,21 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from clipo_ops import contrastive_loss, soft_nearest_neighbor, supcon_in, supcon_out
+from clipo_ops import centroid, contrastive_loss, decoupled, soft_nearest_neighbor, supcon_in, supcon_out
 
 from . import oracles
 from .helpers import gradients
 from .strategies import Batch
 
-EXACT = [supcon_out, supcon_in, soft_nearest_neighbor]
+EXACT = [supcon_out, supcon_in, soft_nearest_neighbor, decoupled, centroid]
+SCOPES = ["group", "cross", "batch"]
+every_scope = pytest.mark.parametrize("scope", SCOPES)
 every_objective = pytest.mark.parametrize("objective", EXACT, ids=lambda objective: objective.__name__)
 
 
-def oracle(batch: Batch, objective: Any, temperature: float = 0.05) -> Tensor:
+def oracle(batch: Batch, objective: Any, temperature: float = 0.05, **options: Any) -> Tensor:
     row = getattr(oracles, objective.__name__)
-    return oracles.contrastive_loss(*batch, objective=row, temperature=temperature)
+    return oracles.contrastive_loss(*batch, objective=row, temperature=temperature, **options)
 
 
 def losses(batch: Batch, objective: Any = supcon_out, **options: Any) -> Tensor:

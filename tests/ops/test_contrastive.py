@@ -10,8 +10,10 @@ from torch import Tensor
 
 from clipo_ops import (
     GroupLayout,
+    centroid,
     contrastive_anchors,
     contrastive_loss,
+    decoupled,
     infonce,
     soft_nearest_neighbor,
     supcon_in,
@@ -232,6 +234,8 @@ def test_perfect_clusters_reach_the_floor(correct: int) -> None:
         (supcon_out, floor),
         (supcon_in, floor),
         (soft_nearest_neighbor, 0.0),
+        (decoupled, 0.0),
+        (centroid, 0.0),
     ]:
         assert_same(losses(batch, objective)[success], torch.full((correct,), float(expected)).double(), atol=1e-7)
 
@@ -241,8 +245,10 @@ def test_no_embedding_beats_the_floor(batch: Batch, temperature: float) -> None:
     anchors = oracles.contrastive_anchors(batch.success, batch.ids)
     correct = (batch.ids.unsqueeze(1) == batch.ids)[anchors] & batch.success
     floor = (correct.sum(1) - 1).double().log()
-    out, inside, neighbor = (losses(batch, f, temperature=temperature)[anchors] for f in EXACT)
+    out, inside, neighbor, apart, _ = (losses(batch, f, temperature=temperature)[anchors] for f in EXACT)
     assert (neighbor >= 0).all()
+    assert (apart >= 0).all()
+    assert (out >= apart - 1e-9).all()
     assert (inside >= floor - 1e-9).all()
     assert (out >= inside - 1e-9).all()
     assert (losses(batch, infonce, temperature=temperature) >= 0).all()

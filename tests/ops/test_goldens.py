@@ -7,6 +7,7 @@ taken to have length one; ours normalises them, and so has that gradient's part 
 
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,22 @@ OBJECTIVES = {
     "soft_nn_loss": soft_nearest_neighbor,
 }
 GOLDENS = json.loads((Path(__file__).parents[1] / "goldens" / "official_contrastive.json").read_text())
-COVERED = [
-    case
-    for case in GOLDENS
-    if (case["level"], case["distance"], case["anchors"]) == ("group", "cosine_distance", "success")
-]
+SIMILARITIES = {"cosine_distance": "cosine", "l2_distance": "l2"}
+WHOLE = [case for case in GOLDENS if not case.get("ignore_groups")]  # else a mean holds losses that were drawn
 
 
 def name(case: dict[str, Any]) -> str:
-    return f"{case['loss_type']}-{case['temperature']}"
+    return "-".join(str(case[key]) for key in ("loss_type", "level", "distance", "anchors", "temperature"))
+
+
+def options(case: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "objective": OBJECTIVES[case["loss_type"]],
+        "scope": case["level"],
+        "anchors": case["anchors"],
+        "similarity": SIMILARITIES[case["distance"]],
+        "temperature": case["temperature"],
+    }
 
 
 def inputs(case: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,34 +47,26 @@ def inputs(case: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
     return embeddings, torch.tensor(case["success"]).bool(), torch.tensor(case["group_ids"])
 
 
-def test_every_loss_is_covered_and_nothing_is_dropped_silently() -> None:
-    assert Counter(case["loss_type"] for case in COVERED) == dict.fromkeys(OBJECTIVES, 3)
-    assert len(GOLDENS) - len(COVERED) == 108  # levels cross and batch, l2 distance, all rollouts as anchors
+def test_the_goldens_are_of_every_level_distance_and_kind_of_anchors() -> None:
+    kinds = Counter((case["level"], case["distance"], case["anchors"]) for case in GOLDENS)
+    assert len(GOLDENS) == 120
+    assert len(WHOLE) == 114
+    assert set(kinds) == set(product(["group", "cross", "batch"], SIMILARITIES, ["success", "all"]))
 
 
-@pytest.mark.parametrize("case", COVERED, ids=name)
+@pytest.mark.parametrize("case", GOLDENS, ids=name)
 def test_losses_are_the_official_ones(case: dict[str, Any]) -> None:
-    embeddings, success, groups = inputs(case)
-    losses = contrastive_loss(
-        embeddings,
-        success,
-        groups,
-        objective=OBJECTIVES[case["loss_type"]],
-        temperature=case["temperature"],
-        reduction="none",
-    )
-    certain = torch.tensor([i not in (case.get("ignore_groups") or []) for i in groups.tolist()])
+    losses = contrastive_loss(*inputs(case), **options(case), reduction="none")
+    certain = torch.tensor([i not in (case.get("ignore_groups") or []) for i in case["group_ids"]])
     assert certain.sum() > 0
     expected = torch.tensor(case["per_rollout"], dtype=torch.float64)
     torch.testing.assert_close(losses[certain], expected[certain], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", COVERED, ids=name)
+@pytest.mark.parametrize("case", WHOLE, ids=name)
 def test_mean_and_gradient_are_the_official_ones(case: dict[str, Any]) -> None:
-    assert not case.get("ignore_groups")  # a mean over groups with a random positive could not be compared
     embeddings, success, groups = inputs(case)
-    objective, temperature = OBJECTIVES[case["loss_type"]], case["temperature"]
-    mean = contrastive_loss(embeddings, success, groups, objective=objective, temperature=temperature)
+    mean = contrastive_loss(embeddings, success, groups, **options(case))
     (grad,) = torch.autograd.grad(mean, embeddings)
     assert mean.item() == pytest.approx(case["mean"], abs=1e-6)
     unit, official = embeddings.detach(), torch.tensor(case["grad"], dtype=torch.float64)

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipo_ops import log_ratio
+from clipo_ops import gspo_token_log_ratio, log_ratio, sequence_log_ratio
 
 from . import oracles
-from .helpers import HALF, assert_same, gradients
+from .helpers import HALF, assert_rounded, assert_same, gradients
 from .strategies import Tokens, noise, tokens
 
 
@@ -67,3 +67,42 @@ def test_a_log_probability_that_the_engine_could_not_give_has_ratio_exactly_one(
     assert value[unknown].count_nonzero() == 0
     assert_same(value[~unknown], log_ratio(batch.logprobs, batch.old_logprobs, batch.mask)[~unknown])
     assert torch.equal(grad[unknown] > 0, batch.mask[unknown])
+
+
+@given(tokens())
+def test_the_log_ratio_of_a_response_agrees_with_the_oracle(batch: Tokens) -> None:
+    ratio = batch.logprobs - batch.old_logprobs
+    assert_same(sequence_log_ratio(ratio, batch.mask), oracles.sequence_log_ratio(ratio, batch.mask))
+    assert_same(gspo_token_log_ratio(ratio, batch.mask), oracles.gspo_token_log_ratio(ratio, batch.mask))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@given(tokens())
+def test_the_log_ratio_of_a_response_is_rounded_once(dtype: torch.dtype, batch: Tokens) -> None:
+    ratio = (batch.logprobs - batch.old_logprobs).to(dtype)
+    assert_rounded(sequence_log_ratio(ratio, batch.mask), oracles.sequence_log_ratio(ratio, batch.mask), dtype)
+    assert_rounded(gspo_token_log_ratio(ratio, batch.mask), oracles.gspo_token_log_ratio(ratio, batch.mask), dtype)
+
+
+@given(tokens())
+def test_the_token_form_has_the_value_of_the_response_and_the_gradient_of_the_token(batch: Tokens) -> None:
+    ratio = batch.logprobs - batch.old_logprobs
+    value, grad = gradients(lambda x: gspo_token_log_ratio(x, batch.mask), ratio)
+    _, own = gradients(lambda x: torch.where(batch.mask, x, 0), ratio)
+    assert torch.equal(grad, own)
+    per_response = sequence_log_ratio(ratio, batch.mask).unsqueeze(1).expand(ratio.shape)
+    assert_same(value, torch.where(batch.mask, per_response, 0), rtol=0, atol=0)
+
+
+@given(tokens(), st.sampled_from([torch.nan, torch.inf]))
+def test_a_response_is_blind_to_what_is_masked(batch: Tokens, rubbish: float) -> None:
+    ratio = batch.logprobs - batch.old_logprobs
+    dirty = torch.where(batch.mask, ratio, rubbish)
+    for function in (sequence_log_ratio, gspo_token_log_ratio):
+        expected = gradients(lambda x, f=function: f(x, batch.mask), ratio)
+        assert_same(gradients(lambda x, f=function: f(x, batch.mask), dirty), expected, rtol=0, atol=0)
+
+
+def test_the_log_ratio_of_a_response_passes_gradcheck() -> None:
+    ratio, mask = noise(0, 2, 3).requires_grad_(), torch.tensor([[True, False, True], [False, False, False]])
+    assert torch.autograd.gradcheck(lambda x: sequence_log_ratio(x, mask), (ratio,))

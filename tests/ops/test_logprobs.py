@@ -16,7 +16,7 @@ from .helpers import HALF, assert_rounded, assert_same, gradients
 from .strategies import SEEDS, TEMPERATURES, Tokens, noise, tokens
 
 SIZES = st.sampled_from([0.0, 1.0, 50.0, 1e4])  # of the logits
-every_estimator = pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+every_estimator = pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "k3+"])
 
 
 def vocabulary(seed: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ def test_log_probabilities_and_entropies_pass_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda x: token_entropy(x, temperature=0.7), logits.requires_grad_())
 
 
-@every_estimator
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_a_kl_estimate_passes_gradcheck(estimator: str) -> None:
     pair = noise(0, 2, 3).requires_grad_(), noise(1, 2, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda *x: kl_estimate(*x, estimator=estimator), pair)
@@ -169,6 +169,30 @@ def test_the_expected_gradient_of_k2_is_that_of_the_divergence(seed: int) -> Non
         return expectation(kl_estimate(policy, reference, estimator="k2"), policy)
 
     assert_same(gradients(expected_k2, noise(seed, 1, 6))[1], gradients(divergence, noise(seed, 1, 6))[1])
+
+
+@given(tokens())
+def test_k3_plus_has_the_value_of_k3_and_the_gradient_of_k2(batch: Tokens) -> None:
+    def results(estimator: str) -> tuple[Tensor, ...]:
+        return gradients(lambda *x: kl_estimate(*x, estimator=estimator), batch.logprobs, batch.old_logprobs)
+
+    assert_same(results("k3+"), (results("k3")[0], *results("k2")[1:]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("temperature", [0.01, 1.0])
+@given(SEEDS)
+def test_half_precision_has_finite_results_at_any_temperature(
+    dtype: torch.dtype, temperature: float, seed: int
+) -> None:
+    logits, token_ids = vocabulary(seed, 50.0)
+    token_ids = torch.where(token_ids == 4, 0, token_ids)
+    logits[..., 4] = -torch.inf
+    for function in (
+        lambda x: token_logprobs(x, token_ids, temperature=temperature),
+        lambda x: token_entropy(x, temperature=temperature),
+    ):
+        assert all(result.isfinite().all() for result in gradients(function, logits.to(dtype)))
 
 
 @pytest.mark.parametrize("function", [token_entropy, lambda x: token_logprobs(x, torch.zeros(1, 1).long())])

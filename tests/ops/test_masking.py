@@ -1,4 +1,4 @@
-"""Reductions: one number, however a batch is padded or split, and whatever is under the mask."""
+"""Reductions and whitening: one number, however a batch is padded or split, and whatever is under the mask."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipo_ops import aggregate, aggregate_denominator
+from clipo_ops import aggregate, aggregate_denominator, whiten
 
 from . import oracles
 from .helpers import HALF, assert_rounded, assert_same, gradients
@@ -146,3 +146,45 @@ def test_a_large_denominator_is_given_as_a_number_or_a_tensor(mode: str) -> None
     values, mask = noise(0, 2, 3), torch.ones(2, 3, dtype=torch.bool)
     by_number = aggregate(values, mask, mode=mode, denominator=1000)
     assert_same(aggregate(values, mask, mode=mode, denominator=torch.tensor(1000.0)), by_number)
+
+
+@given(masks(), SEEDS, st.booleans(), st.sampled_from([1e-8, 0.1]))
+def test_whitening_agrees_with_the_oracle(mask: Tensor, seed: int, shift_mean: bool, eps: float) -> None:
+    values = noise(seed, *mask.shape)
+    expected = oracles.whiten(values, mask, shift_mean=shift_mean, eps=eps)
+    assert_same(whiten(values, mask, shift_mean=shift_mean, eps=eps), expected)
+    values.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: whiten(x, mask, shift_mean=shift_mean, eps=0.1), (values,))
+
+
+@given(masks(), SEEDS, st.sampled_from(HALF))
+def test_whitening_rounds_half_precision_once(mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+    values = noise(seed, *mask.shape).to(dtype)
+    assert_rounded(whiten(values, mask), oracles.whiten(values, mask), dtype, slack=1e-4)
+
+
+@given(masks(), SEEDS, st.floats(-1e3, 1e3), st.sampled_from([0.01, 1.0, 100.0]))
+def test_whitened_values_have_no_unit_and_no_origin(mask: Tensor, seed: int, shift: float, unit: float) -> None:
+    values = noise(seed, *mask.shape)
+    whitened = whiten(values, mask, eps=0)
+    assert_same(whiten(values * unit + shift, mask, eps=0), whitened, atol=1e-6)
+    if mask.sum() > 1:
+        assert_same(whitened[mask].mean(), torch.zeros(()).double())
+        assert_same(whitened[mask].std(), torch.ones(()).double())
+
+
+@given(masks(), st.floats(-1e4, 1e4), st.sampled_from([0.0, 1e-8]))
+def test_equal_values_whiten_to_exactly_zero(mask: Tensor, constant: float, eps: float) -> None:
+    values = torch.where(mask, torch.full(mask.shape, constant), torch.nan)
+    whitened, grad = gradients(lambda x: whiten(x, mask, eps=eps), values)
+    assert whitened.count_nonzero() == 0
+    assert grad.isfinite().all()
+    kept = whiten(values, mask, shift_mean=False)
+    torch.testing.assert_close(kept, torch.where(mask, values, 0))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 0), (0, 3)])
+def test_nothing_whitens_to_nothing(shape: tuple[int, int]) -> None:
+    whitened, grad = gradients(lambda x: whiten(x, torch.zeros(shape).bool()), torch.full(shape, torch.nan))
+    assert whitened.shape == shape
+    assert whitened.count_nonzero() == grad.count_nonzero() == 0

@@ -1,4 +1,4 @@
-"""The contrastive reward: bounded, detached, and for correct rollouts only."""
+"""The contrastive reward: bounded, detached, for correct rollouts only. Length penalties; rewards at a token."""
 
 import math
 
@@ -8,11 +8,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipo_ops import contrastive_anchors, contrastive_loss, contrastive_reward, grpo_advantages, supcon_out
+from clipo_ops import (
+    contrastive_anchors,
+    contrastive_loss,
+    contrastive_reward,
+    grpo_advantages,
+    overlong_penalty,
+    supcon_out,
+    token_level_rewards,
+)
 
 from . import oracles
 from .helpers import HALF, assert_rounded, assert_same
-from .strategies import TEMPERATURES, Batch, batches, noise
+from .strategies import SEEDS, TEMPERATURES, Batch, batches, masks, noise
 
 losses = st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=8).map(oracles.tensor)
 weights = st.floats(0, 10)
@@ -107,3 +115,37 @@ def test_the_reward_falls_as_correct_rollouts_move_apart(seed: int) -> None:
         for distance in (0.0, 0.5, 1.0)
     ]
     assert rewards[0] > rewards[1] > rewards[2]
+
+
+lengths = st.lists(st.integers(0, 10_000), min_size=1, max_size=8).map(torch.tensor)
+
+
+@given(lengths, st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([0.0, 0.5, 1.0, 3]))
+def test_the_overlong_penalty_agrees_with_the_oracle(lengths: Tensor, limit: int, buffer: int, factor: float) -> None:
+    assume(buffer <= limit)
+    penalty = overlong_penalty(lengths, max_length=limit, buffer=buffer, factor=factor)
+    expected = oracles.overlong_penalty(lengths, max_length=limit, buffer=buffer, factor=factor)
+    torch.testing.assert_close(penalty.double(), expected, rtol=1e-6, atol=0)
+    assert ((penalty >= -factor) & (penalty <= 0)).all()
+    assert not penalty[expected == 0].signbit().any()
+    assert (penalty[lengths >= limit] == -factor).all()
+
+
+def test_the_overlong_penalty_of_dapo() -> None:
+    lengths = torch.tensor([16384, 16385, 18432, 20480, 20481], dtype=torch.int32)
+    penalty = overlong_penalty(lengths, max_length=20480, buffer=4096)
+    assert penalty.tolist() == [0, -1 / 4096, -0.5, -1, -1]
+
+
+@given(masks(), SEEDS)
+def test_token_level_rewards_agree_with_the_oracle(mask: Tensor, seed: int) -> None:
+    rewards = noise(seed, len(mask))
+    actual = token_level_rewards(rewards, mask)
+    assert_same(actual, oracles.token_level_rewards(rewards, mask))
+    assert torch.equal(actual.sum(1), torch.where(mask.any(1), rewards, 0))
+    assert torch.autograd.gradcheck(lambda x: token_level_rewards(x, mask), (rewards.requires_grad_(),))
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3)])
+def test_token_level_rewards_without_a_token(shape: tuple[int, int]) -> None:
+    assert token_level_rewards(torch.ones(shape[0]), torch.zeros(shape).bool()).shape == shape

@@ -17,6 +17,7 @@ BOUNDS = st.fixed_dictionaries(
         "epsilon_low": st.sampled_from([0.0, 0.2, 1.0]),
         "epsilon_high": st.sampled_from([0.0, 0.28, 5.0]),
         "dual_clip": st.sampled_from([None, 1.5, 3.0]),
+        "delta": st.sampled_from([None, 1.1, 4.0]),
     }
 )
 
@@ -103,6 +104,12 @@ def test_nothing_but_the_loss_has_a_gradient_and_only_to_the_log_ratio() -> None
 def test_the_dual_clip_bounds_the_loss_of_a_negative_advantage(batch: Tokens) -> None:
     loss = clipped_surrogate(ratios(batch), batch.advantages, dual_clip=3.0).loss
     assert (loss <= 3.0 * batch.advantages.abs().unsqueeze(1) + 1e-9).all()
+
+
+@given(tokens(), st.sampled_from([1.5, 3.0]))
+def test_two_sided_clipping_above_the_upper_bound_is_the_dual_clip(batch: Tokens, bound: float) -> None:
+    two_sided = clipped_surrogate(ratios(batch), batch.advantages, delta=bound)
+    assert_same(tuple(two_sided), tuple(clipped_surrogate(ratios(batch), batch.advantages, dual_clip=bound)))
 
 
 def test_passes_gradcheck() -> None:

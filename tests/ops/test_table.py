@@ -16,6 +16,10 @@ from .helpers import ALL_FLOATS
 from .table import CASES, EAGER_CASES, Case
 
 FUNCTIONS = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
+# A ratio of half-precision log-probabilities needs float32.
+FLOAT32_FOR_HALF = {"log_ratio", "linear_token_logprobs"} | {
+    name for name in FUNCTIONS if name.endswith("_loss") and name != "contrastive_loss"
+}
 every_case = pytest.mark.parametrize("case", EAGER_CASES, ids=str)
 
 
@@ -38,10 +42,10 @@ def test_every_public_function_has_an_oracle() -> None:
 @pytest.mark.parametrize("dtype", ALL_FLOATS, ids=str)
 @every_case
 def test_the_output_has_the_dtype_of_the_input(case: Case, dtype: torch.dtype) -> None:
-    expected = dtype
-    if (case.op == "log_ratio" and dtype.itemsize == 2) or case.op == "aggregate_denominator":
-        expected = torch.float32
-    assert {leaf.dtype for leaf in floats(case(case.inputs(dtype)))} <= {expected}
+    inputs = case.inputs(dtype)
+    widened = case.op in FLOAT32_FOR_HALF and dtype.itemsize == 2
+    expected = torch.float32 if widened or not floats(inputs) else dtype
+    assert {leaf.dtype for leaf in floats(case(inputs))} <= {expected}
 
 
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
@@ -93,13 +97,36 @@ def test_gradients_are_finite(case: Case) -> None:
         assert all(grad is None or grad.isfinite().all() for grad in grads)
 
 
-NO_GRADIENT = {"contrastive_anchors", "contrastive_reward", "group_similarity", "aggregate_denominator"}
+NO_GRADIENT = {
+    "aggregate_denominator",
+    "approximate_kl",
+    "clamp_fraction",
+    "clip_fraction",
+    "contrastive_anchors",
+    "contrastive_reward",
+    "degenerate_fraction",
+    "effective_sample_size",
+    "gae_advantages",
+    "group_similarity",
+    "informative_groups",
+    "negative_credit",
+    "noise_share",
+    "overlong_penalty",
+    "pass_at_k_advantages",
+    "process_gap",
+    "reward_inversions",
+    "masked_importance_weights",
+    "off_policy_sequence_mask",
+    "top_entropy_mask",
+    "truncated_importance_weights",
+}
 
 
 @every_case
 def test_no_function_but_the_sampling_one_draws_random_numbers(case: Case) -> None:
     objective = case.options.get("objective", clipo_ops.infonce)
-    samples = case.op == "infonce" or (case.op == "contrastive_loss" and objective is clipo_ops.infonce)
+    by_objective = case.op in ("contrastive_loss", "clipo_rewards") and objective is clipo_ops.infonce
+    samples = case.op in ("infonce", "clip_cov_surrogate") or by_objective
     before = torch.get_rng_state()
     case(case.inputs())
     assert torch.equal(before, torch.get_rng_state()) is not samples

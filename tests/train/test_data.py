@@ -1,6 +1,7 @@
 """Sources of tasks, and what is said of a bad one."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pyarrow import parquet
 
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
+from clipo_train.types import Column, Example
 
 GSM8K = Path(__file__).parent / "fixtures" / "gsm8k_rows.parquet"
 SUFFIX = "Let's think step by step and output the final answer within \\boxed{}."
@@ -61,6 +63,56 @@ def test_reasoning_gym_by_name() -> None:
     json.dumps(examples[0].metadata)  # it goes to another process
 
 
+def test_columns_with_names_of_their_own(tmp_path: Path) -> None:
+    row = {"question": "q", "solution": {"final": 3, "steps": "s"}, "from": "book", "level": 2}
+    source = write_lines(tmp_path / "a.jsonl", row)
+    columns: dict[Column, str] = {"prompt": "question", "answer": "solution.final", "source": "from"}
+    (example,) = load_examples(source, columns=columns)
+    rest = {"solution": row["solution"], "level": 2}
+    assert example == Example("q", "3", "book", rest)
+    with pytest.raises(ConfigError, match=r"in row 0 of '.*a.jsonl', got no field 'last'"):
+        load_examples(source, columns={"prompt": "question", "answer": "solution.last"})
+
+
+def test_verls_schema_in_json_and_plain_columns_in_parquet(tmp_path: Path) -> None:
+    row = {"data_source": "d", "prompt": "q", "reward_model": {"ground_truth": "7"}, "extra_info": {"index": 1}}
+    assert load_examples(write_lines(tmp_path / "a.jsonl", row)) == [Example("q", "7", "d", {"index": 1})]
+    parquet.write_table(pa.table({"prompt": ["q"], "answer": [7], "level": [2]}), tmp_path / "b.parquet")
+    assert load_examples(str(tmp_path / "b.parquet")) == [Example("q", "7", "b", {"level": 2})]
+
+
+def test_hugging_face_datasets(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"question": ["q", "r"], "answer": ["1 + 1\n#### 2", "#### 3"]}
+    one, other = datasets.Dataset.from_dict(rows), datasets.Dataset.from_dict({"question": ["s"], "answer": ["4"]})
+    columns: dict[Column, str] = {"prompt": "question"}
+    one.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": one, "test": other}).save_to_disk(tmp_path / "both")
+    (tmp_path / "files").mkdir()
+    write_lines(tmp_path / "files" / "train.jsonl", {"question": "t", "answer": "5"})
+    alone = load_examples(f"hf:{tmp_path}/one", columns=columns)
+    assert alone[0] == Example("q", "1 + 1\n#### 2", f"{tmp_path}/one")
+    assert [item.prompt for item in load_examples(f"hf:{tmp_path}/both:test", columns=columns)] == ["s"]
+    options = {"cache_dir": str(tmp_path / "cache")}
+    assert [item.answer for item in load_examples(f"hf:{tmp_path}/files", columns=columns, options=options)] == ["5"]
+    for source, message in {
+        f"{tmp_path}/both": f"data: wanted hf:{tmp_path}/both:SPLIT with one of train, test, got ''",
+        f"{tmp_path}/both:dev": f"data: wanted hf:{tmp_path}/both:SPLIT with one of train, test, got 'dev'",
+        f"{tmp_path}/none": f"data: wanted a data set that datasets can load, got '{tmp_path}/none': ",
+        f"{tmp_path}/one:train:x": f"data: wanted hf:{tmp_path}/one:SPLIT with one of train, got 'train:x'",
+    }.items():
+        with pytest.raises(ConfigError) as error:
+            load_examples(f"hf:{source}", columns=columns)
+        assert str(error.value).startswith(message)
+        assert "\n" not in str(error.value)
+
+
+def test_hugging_face_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"data: wanted datasets for hf:, got none: pip install 'clipo\[datasets\]'"):
+        load_examples("hf:openai/gsm8k")
+
+
 def bad_source(folder: Path, case: str) -> str:
     """A source with something wrong, by name."""
     match case:
@@ -92,7 +144,7 @@ def bad_source(folder: Path, case: str) -> str:
     [
         ("missing.jsonl", "wanted a file", "got 'missing.jsonl', which is not one"),
         ("folder", "wanted a file", "x.jsonl', which is not one"),
-        ("table.csv", "or a .parquet or .jsonl file", "got 'table.csv'"),
+        ("table.csv", "hf:NAME or a .parquet or .jsonl file", "got 'table.csv'"),
         ("arithmetic:test", "one of train, heldout, long, rep", "got 'test'"),
         ("reasoning_gym:nope", "wanted a task of reasoning-gym", "got 'nope', {'seed': 0}: Dataset 'nope' not"),
         ("no prompt", "wanted prompt and answer in row 0", "got no field 'prompt'"),
@@ -102,7 +154,7 @@ def bad_source(folder: Path, case: str) -> str:
         ("a list as row", "wanted prompt and answer in row 0", "got a row that is list, not an object"),
         ("empty", "wanted at least one example", "got none"),
         ("not parquet", "wanted a parquet file", "x.parquet'"),
-        ("column missing", "wanted prompt and answer in row 0", "got no field 'reward_model'"),
+        ("column missing", "wanted prompt and answer in row 0", "got no field 'answer'"),
     ],
 )
 def test_a_bad_source_is_refused_in_one_line(case: str, wanted: str, got: str, tmp_path: Path) -> None:

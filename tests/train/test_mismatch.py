@@ -87,3 +87,9 @@ def test_without_log_probabilities_of_the_engine_there_is_nothing_to_correct() -
     plain, _ = loss(None)
     corrected, _ = loss(None, rollout_correction="truncated")
     assert plain.loss.equal(corrected.loss)
+
+
+def test_a_selection_keeps_the_engines_log_probabilities() -> None:
+    part = generation(ROLLOUT).select(torch.tensor([1]))
+    assert part.logprobs is not None
+    assert part.logprobs.equal(ROLLOUT[1:, :2])

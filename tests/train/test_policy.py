@@ -52,7 +52,7 @@ def test_a_generation_is_prompt_then_response(engine: TransformersEngine) -> Non
 def test_scores_do_not_depend_on_padding(engine: TransformersEngine, policy: Any) -> None:
     torch.manual_seed(0)
     generation = generate(engine)
-    logits, hidden = forward(policy, generation, torch.arange(12))
+    logits, hidden = forward(policy, generation)
     width = generation.response_mask.shape[1]
     for row in range(12):
         real = generation.tokens[row][generation.attention_mask[row]]
@@ -70,7 +70,7 @@ def test_sampling_is_from_the_distribution_that_is_scored(engine: TransformersEn
     ids = engine.tokenizer(PROMPTS[0])["input_ids"]
     generation = engine.generate([ids], samples=4000, sampling=Sampling(1, 2.0))
     with torch.no_grad():
-        logits, _ = forward(policy, generation, torch.arange(4000))
+        logits, _ = forward(policy, generation)
     logprobs = token_logprobs(logits, generation.tokens[:, -1:], temperature=2.0)
     distribution = (logits[0, 0] / 2.0).softmax(-1)
     deviation = float(logprobs.std()) / 4000**0.5
@@ -79,7 +79,7 @@ def test_sampling_is_from_the_distribution_that_is_scored(engine: TransformersEn
 
 def test_greedy_decoding_takes_the_most_likely_token(engine: TransformersEngine, policy: Any) -> None:
     generation = generate(engine, samples=1, temperature=0.0)
-    logits, _ = forward(policy, generation, torch.arange(3))
+    logits, _ = forward(policy, generation)
     width = generation.response_mask.shape[1]
     chosen = generation.tokens[:, -width:]
     assert logits.argmax(-1)[generation.response_mask].equal(chosen[generation.response_mask])
@@ -97,7 +97,7 @@ def test_a_models_own_sampling_defaults_are_not_used(untrained: Path) -> None:
 def test_the_first_gradient_is_that_of_the_policy_gradient(engine: TransformersEngine, policy: Any) -> None:
     torch.manual_seed(0)
     generation = generate(engine)
-    rows, mask = torch.arange(12), generation.response_mask
+    mask = generation.response_mask
     response = generation.tokens[:, -mask.shape[1] :]
     advantages = torch.randn(12)
 
@@ -107,13 +107,13 @@ def test_the_first_gradient_is_that_of_the_policy_gradient(engine: TransformersE
         return policy.model.embed_tokens.weight.grad.clone()
 
     tokens = mask.sum().float()
-    logprobs = token_logprobs(forward(policy, generation, rows)[0], response)
+    logprobs = token_logprobs(forward(policy, generation)[0], response)
     result = policy_loss(
         logprobs, logprobs.detach(), None, advantages, mask, LossConfig(), denominator=tokens, tokens=tokens
     )
     assert float(result.clip_fraction) == float(result.approx_kl) == 0
     ours = gradient(result.loss)
-    logprobs = token_logprobs(forward(policy, generation, rows)[0], response)
+    logprobs = token_logprobs(forward(policy, generation)[0], response)
     theirs = gradient(-(advantages[:, None] * logprobs)[mask].sum() / tokens)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-4)
 
@@ -133,7 +133,7 @@ def test_bfloat16_weights_and_gradient_checkpointing(untrained: Path) -> None:
     assert model.is_activation_checkpointing
     generation = generate(TransformersEngine(model, tokenizer))
     model.train()
-    logits, _ = forward(model, generation, torch.arange(12))
+    logits, _ = forward(model, generation)
     torch.autograd.backward(logits.float().mean())
     assert model.model.embed_tokens.weight.grad.abs().sum() > 0
 

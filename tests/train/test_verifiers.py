@@ -81,21 +81,80 @@ def test_a_bad_verifier_is_named(function: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_hanging_verifier_is_ended(tmp_path: Path) -> None:
+def test_a_hang_costs_its_reward_and_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pid_file = tmp_path / "pid"
     example = Example("?", "7", "mine", {"pid_file": str(pid_file)})
-    with pytest.raises(VerifierError, match=r"wanted a verdict within 3 s \(data.verifier_timeout\), got none from"):
-        judge(f"{USERS}:hangs", example, "7", timeout=3)
+    verdicts = judge(f"{USERS}:hangs_on_8", example, "8", "7", "8", timeout=1)
+    assert verdicts == [Verdict(False, 0.0, timed_out=True), Verdict(True, 1.0), Verdict(False, 0.0, timed_out=True)]
+    (warning,) = caplog.messages
+    assert warning.startswith("data.verifier: wanted a verdict within 1 s (data.verifier_timeout), got none from ")
+    assert "'verifier_functions:hangs_on_8' on '8' of 'mine': it counts as wrong" in warning
     deadline = time.monotonic() + 10
     while _alive(int(pid_file.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(int(pid_file.read_text()))
 
 
+def test_a_worker_that_dies_costs_a_reward(caplog: pytest.LogCaptureFixture) -> None:
+    verdicts = judge(f"{USERS}:dies_on_8", Example("?", "7", "mine"), "8", "7")
+    assert verdicts == [Verdict(False, 0.0, timed_out=True), Verdict(True, 1.0)]
+    assert "got the worker's death from 'verifier_functions:dies_on_8' on '8'" in caplog.text
+
+
+def test_an_expression_that_math_verify_cannot_finish_is_ended() -> None:
+    power = "\\boxed{9^{9^{9^{9}}}}"
+    started = time.monotonic()
+    verdicts = judge("math", Example("?", "3", "math"), power, "3", timeout=3)
+    assert verdicts == [Verdict(False, 0.0, timed_out=True), Verdict(True, 1.0)]
+    assert time.monotonic() - started < 30
+
+
+AUTO = [
+    ("conrl/gsm8k", {}, "72", "\\boxed{72}", "\\boxed{73}"),
+    ("openai/gsm8k", {}, "48 / 2 = 24\n#### 72", "\\boxed{72}", "\\boxed{24}"),
+    ("conrl/math75", {}, "So $x = \\boxed{\\frac{1}{2}}$.", "\\boxed{0.5}", "\\boxed{2}"),
+    ("conrl/amc", {}, "142.0", "\\boxed{142}", "\\boxed{14}"),
+    ("conrl/aime", {}, "025", "\\boxed{25}", "\\boxed{250}"),
+    ("conrl/theoremqa", {}, "[4, 1, 2, 0]", "\\boxed{[4, 1, 2, 0]}", "\\boxed{[4, 1, 2]}"),
+    ("conrl/theoremqa", {}, "True", "\\boxed{\\text{Yes}}", "\\boxed{False}"),
+    ("conrl/mmlu2k", {}, "C", "\\boxed{C. five}", "\\boxed{D}"),
+    ("conrl/truthfulqa", {}, "J", "\\boxed{J}", "\\boxed{A}"),
+    ("conrl/commonsense_qa", {}, "A", "The answer is (A).", "\\boxed{bank}"),
+    ("arithmetic:train", {}, "6", "#6", "#5"),
+    ("mine", {"verifier": "exact_match"}, "a", "a", "b"),
+    ("mine", {"verifier": f"{USERS}:half"}, "a", "a", "b"),
+]
+
+
+def test_auto_takes_the_verifier_of_each_rows_source() -> None:
+    prompt = ({"role": "user", "content": "3+3="},)
+    examples = [Example(prompt, answer, source, metadata) for source, metadata, answer, _, _ in AUTO]
+    with load_verifier("auto", timeout=30) as verifier:
+        right = verifier.verify(examples, [case[3] for case in AUTO])
+        wrong = verifier.verify(examples, [case[4] for case in AUTO])
+    assert [verdict.success for verdict in right] == [True] * len(AUTO)
+    assert [verdict.success for verdict in wrong] == [False] * len(AUTO)
+
+
+def test_auto_refuses_an_unknown_source_in_one_line() -> None:
+    with pytest.raises(ConfigError) as error:
+        judge("auto", Example("?", "7", "mine"), "7")
+    message = str(error.value)
+    assert message.startswith(
+        "data.verifier: wanted a source that begins with one of arithmetic, reasoning_gym, aime, "
+    )
+    assert message.endswith("for auto, got 'mine'")
+    assert "\n" not in message
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nonsense", "wanted one of arithmetic, exact_match, math, reasoning_gym, or module:function, got 'nonsense'"),
+        (
+            "nonsense",
+            "wanted one of arithmetic, exact_match, multiple_choice, auto, math, reasoning_gym, or module:function, "
+            "got 'nonsense'",
+        ),
         ("no_such_module:f", "wanted module:function, got 'no_such_module:f': No module named 'no_such_module'"),
         (f"{USERS}:f", f"wanted module:function, got '{USERS}:f': module '{USERS}' has no attribute 'f'"),
         (f"{USERS}:NOT_A_FUNCTION", f"wanted a function, got int for '{USERS}:NOT_A_FUNCTION'"),

@@ -25,6 +25,26 @@ def hangs(example: Example, completion: str) -> bool:
         time.sleep(0.1)
 
 
+def hangs_on_8(example: Example, completion: str) -> bool:
+    return completion == example.answer or (completion == "8" and hangs(example, completion))
+
+
+def hangs_once(example: Example, completion: str) -> bool:
+    """Hangs in the first process that comes to create the file named by HUNG."""
+    try:
+        Path(os.environ["HUNG"]).touch(exist_ok=False)
+    except FileExistsError:
+        return completion == example.answer
+    while True:
+        time.sleep(0.1)
+
+
+def dies_on_8(example: Example, completion: str) -> bool:
+    if completion == "8":
+        os._exit(1)
+    return completion == example.answer
+
+
 def not_a_verdict(example: Example, completion: str) -> str:
     return "yes"
 

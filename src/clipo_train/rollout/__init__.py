@@ -19,10 +19,13 @@ class Sampling:
     Attributes:
         max_new_tokens: Tokens a response may have at most.
         temperature: 0 is greedy.
+        top_p: Sample from the likeliest tokens only that together have this probability. Below 1 the sampled
+            distribution is not the one that log-probabilities are taken under: for evaluation only.
     """
 
     max_new_tokens: int
     temperature: float
+    top_p: float = 1.0
 
 
 class Generation(NamedTuple):
@@ -45,6 +48,26 @@ class Generation(NamedTuple):
     texts: list[str]
     finished: Bool[Tensor, " rollouts"]
     logprobs: Float[Tensor, "rollouts tokens"] | None = None
+
+    @property
+    def response(self) -> Int[Tensor, "rollouts tokens"]:
+        """The responses' tokens."""
+        return self.tokens[:, -self.response_mask.shape[1] :]
+
+    def select(self, rows: Int[Tensor, " rows"]) -> "Generation":
+        """Some of the sequences, without the columns in which all of them are padding."""
+        attention, response = self.attention_mask[rows], self.response_mask[rows]
+        start = int(attention.long().argmax(1).min())
+        unused = response.shape[1] - max(1, int(response.sum(1).max()))
+        end = attention.shape[1] - unused
+        return Generation(
+            self.tokens[rows, start:end],
+            attention[:, start:end],
+            response[:, : response.shape[1] - unused],
+            [self.texts[row] for row in rows.tolist()],
+            self.finished[rows],
+            None if self.logprobs is None else self.logprobs[rows, : response.shape[1] - unused],
+        )
 
 
 class RolloutEngine(Protocol):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clipo_train.config import TrainConfig
@@ -17,15 +18,28 @@ def load_engine(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Iterable[EncodedExample],
+    *,
+    in_step: bool = False,
 ) -> RolloutEngine:
     """The engine of a configuration, with room for the longest of the prompts and its response.
 
+    Args:
+        config: Which engine.
+        model: The policy.
+        tokenizer: Its tokenizer.
+        prompts: All that it will be given.
+        in_step: As in `TransformersEngine`.
+
     Raises:
-        ConfigError: vLLM is not installed, does not run this model here, or would need more positions than it has.
+        ConfigError: vLLM is not installed, does not run this model here, or would need more positions than it has;
+            several processes with it.
     """
     rollout = config.rollout
     if rollout.engine == "transformers":
-        return TransformersEngine(model, tokenizer)
+        return TransformersEngine(model, tokenizer, in_step=in_step)
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if processes > 1:
+        raise ConfigError(f"rollout.engine: wanted 'transformers' with {processes} processes, got 'vllm'")
     new = max(rollout.max_new_tokens, config.evaluation.max_new_tokens or 0)
     longest = max(len(item.prompt_ids) for item in prompts)
     positions = model.config.get_text_config().max_position_embeddings

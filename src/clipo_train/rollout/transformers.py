@@ -11,10 +11,17 @@ from clipo_train.rollout import Generation, Sampling
 
 
 class TransformersEngine:
-    """Samples with `model.generate`. Nothing to sync: it is the policy itself that samples."""
+    """Samples with `model.generate`. Nothing to sync: it is the policy itself that samples.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer.
+        in_step: Every process takes as many forward passes as the slowest: needed where parameters are sharded.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, in_step: bool = False) -> None:
         self.model = model
+        self.in_step = in_step
         self.tokenizer = tokenizer
         ends = model.generation_config.eos_token_id
         self.end_ids = [ends] if isinstance(ends, int) else list(ends)
@@ -38,13 +45,16 @@ class TransformersEngine:
             do_sample=sampled,
             temperature=sampling.temperature if sampled else None,
             top_k=0 if sampled else None,
+            top_p=sampling.top_p if sampled else None,
             num_return_sequences=samples,
             eos_token_id=self.end_ids,
             pad_token_id=self.tokenizer.pad_token_id,
         )
         self.model.train(False)
         generate: Any = self.model.generate
-        tokens: Tensor = generate(input_ids=ids, attention_mask=attention_mask, generation_config=config)
+        tokens: Tensor = generate(
+            input_ids=ids, attention_mask=attention_mask, generation_config=config, synced_gpus=self.in_step
+        )
         response = tokens[:, ids.shape[1] :]
         ended = torch.isin(response, torch.tensor(self.end_ids, device=tokens.device))
         response_mask = ended.cumsum(1) - ended.long() == 0

@@ -94,6 +94,7 @@ class VllmEngine:
         self.llm.reset_prefix_cache()  # of older weights, or of a run that was not killed
         parameters = self._parameters(
             temperature=sampling.temperature,
+            top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
             stop_token_ids=self.end_ids,
             logprobs=0,  # of the sampled token only

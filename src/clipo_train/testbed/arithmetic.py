@@ -55,7 +55,7 @@ def verify(example: Example, completion: str) -> Verdict:
     _, _, answer = completion.partition("#")
     success = answer == example.answer
     prompt = example.prompt if isinstance(example.prompt, str) else example.prompt[-1]["content"]
-    return Verdict(success, float(success), process=completion == solution(prompt))
+    return Verdict(success, float(success), process=completion == solution(prompt), answer=answer)
 
 
 def solution(prompt: str) -> str:

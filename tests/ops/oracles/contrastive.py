@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._common import Row, chosen, mean, members, tensor
+from ._common import Row, chosen, mean, tensor
 
 
 def cosine(a: Row, b: Row) -> float:
@@ -39,14 +39,34 @@ def soft_nearest_neighbor(logits: Row, positives: Sequence[bool], candidates: Se
     return -math.log(right / math.fsum(map(math.exp, chosen(logits, candidates))))
 
 
-def contrastive_anchors(success: Tensor, groups: Tensor) -> Tensor:
-    right = success.tolist()
-    anchors = set()
-    for group in members(groups):
-        correct = [i for i in group if right[i]]
-        if 2 <= len(correct) < len(group):
-            anchors.update(correct)
-    return torch.tensor([i in anchors for i in range(len(right))])
+def decoupled(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
+    negatives = chosen(logits, [c and not p for c, p in zip(candidates, positives, strict=True)])
+    return mean([log_sum_exp([s, *negatives]) - s for s in chosen(logits, positives)])
+
+
+def centroid(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
+    return -mean(chosen(logits, positives))
+
+
+def similarity_of(a: Row, b: Row, kind: str) -> float:
+    return cosine(a, b) if kind == "cosine" else 1 - math.sqrt(max(2 - 2 * cosine(a, b), 1e-8))
+
+
+def roles(i: int, success: Tensor, groups: Tensor, scope: str) -> tuple[list[int], list[int]]:
+    """The positives of a rollout and its candidates."""
+    right, ids = success.tolist(), groups.tolist()
+    others = [j for j in range(len(right)) if j != i]
+    group = [j for j in others if ids[j] == ids[i]]
+    positives = [j for j in (others if scope == "batch" else group) if right[j] == right[i]]
+    return positives, group if scope == "group" else others
+
+
+def contrastive_anchors(success: Tensor, groups: Tensor, *, scope: str = "group", anchors: str = "success") -> Tensor:
+    def is_anchor(i: int) -> bool:
+        positives, candidates = roles(i, success, groups, scope)
+        return (anchors == "all" or bool(success[i])) and 1 <= len(positives) < len(candidates)
+
+    return torch.tensor([is_anchor(i) for i in range(len(success))])
 
 
 def contrastive_loss(
@@ -55,21 +75,35 @@ def contrastive_loss(
     groups: Tensor,
     *,
     objective: Callable[[Row, Sequence[bool], Sequence[bool]], float] = supcon_out,
-    temperature: float = 0.05,
+    floor: str = "none",
+    **options: Any,
 ) -> Tensor:
     """The loss of every rollout."""
-    return tensor(contrastive_rows(embeddings, success, groups, objective, temperature, 0.0))
+
+    def row(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
+        least = math.log(sum(positives)) if floor == "log_positives" else 0.0
+        return objective(logits, positives, candidates) - least
+
+    return tensor(contrastive_rows(embeddings, success, groups, row, other=0.0, **options))
 
 
 def contrastive_rows(
-    embeddings: Tensor, success: Tensor, groups: Tensor, objective: Callable[..., Any], temperature: float, other: Any
+    embeddings: Tensor,
+    success: Tensor,
+    groups: Tensor,
+    objective: Callable[..., Any],
+    *,
+    other: Any,
+    scope: str = "group",
+    anchors: str = "success",
+    similarity: str = "cosine",
+    temperature: float = 0.05,
 ) -> list[Any]:
     """What the objective says of every anchor's row; `other` for whoever is no anchor."""
-    vectors, right, anchors = embeddings.tolist(), success.tolist(), contrastive_anchors(success, groups).tolist()
-    results = [other] * len(right)
-    for group in members(groups):
-        for i in (i for i in group if anchors[i]):
-            others = [j for j in group if j != i]
-            logits = [cosine(vectors[i], vectors[j]) / temperature for j in others]
-            results[i] = objective(logits, [right[j] for j in others], [True] * len(others))
+    vectors, results = embeddings.tolist(), [other] * len(success)
+    for i in contrastive_anchors(success, groups, scope=scope, anchors=anchors).nonzero().flatten().tolist():
+        positives, candidates = roles(i, success, groups, scope)
+        likeness = [similarity_of(vectors[i], vectors[j], similarity) for j in candidates]
+        logits = [(s - 1) / temperature for s in likeness]
+        results[i] = objective(logits, [j in positives for j in candidates], [True] * len(candidates))
     return results

@@ -5,8 +5,8 @@ from itertools import combinations
 
 from torch import Tensor
 
-from ._common import mean, members
-from .contrastive import cosine
+from ._common import chosen, mean, members
+from .contrastive import contrastive_rows, cosine, infonce
 
 
 def group_similarity(embeddings: Tensor, success: Tensor, groups: Tensor) -> tuple[float, float]:
@@ -16,3 +16,49 @@ def group_similarity(embeddings: Tensor, success: Tensor, groups: Tensor) -> tup
         for i, j in combinations(group, 2):
             cosines[right[i] + right[j]].append(cosine(vectors[i], vectors[j]))
     return mean(cosines[2] or [math.nan]), mean(cosines[1] or [math.nan])
+
+
+def noise_share(embeddings: Tensor, success: Tensor, groups: Tensor, *, temperature: float = 0.05) -> float:
+    """From all the losses that the draws may give: their variance within anchors over that within groups."""
+    outcomes = contrastive_rows(embeddings, success, groups, infonce, temperature, None)
+    within, total = 0.0, 0.0
+    for group in members(groups):
+        losses = [outcomes[i] for i in group if outcomes[i] is not None]
+        average = mean([mean(own) for own in losses])
+        within += math.fsum(mean([(loss - mean(own)) ** 2 for loss in own]) for own in losses)
+        total += math.fsum(mean([(loss - average) ** 2 for loss in own]) for own in losses)
+    return within / total if total > 0 else math.nan
+
+
+def process_gap(rewards: Tensor, success: Tensor, process: Tensor, groups: Tensor) -> tuple[float, float]:
+    values, right = rewards.tolist(), (success & process).tolist()
+    wrong = (success & ~process).tolist()
+    pairs = [(values[i], values[j]) for group in members(groups) for i in group for j in group if right[i] and wrong[j]]
+    pairs = [(a, b) for a, b in pairs if a == a and b == b]  # neither is NaN
+    gaps = [a - b for a, b in pairs]
+    return mean(gaps or [math.nan]), mean([(a > b) + 0.5 * (a == b) for a, b in pairs] or [math.nan])
+
+
+def degenerate_fraction(rewards: Tensor, groups: Tensor) -> float:
+    values = rewards.tolist()
+    return mean([len({values[i] for i in group if not math.isnan(values[i])}) <= 1 for group in members(groups)])
+
+
+def clamp_fraction(rewards: Tensor, anchors: Tensor, *, floor: float = -0.5) -> float:
+    return mean([value <= floor for value in chosen(rewards.tolist(), anchors.tolist())] or [math.nan])
+
+
+def clip_fraction(clipped: Tensor, mask: Tensor) -> float:
+    return mean(chosen(clipped.flatten().tolist(), mask.flatten().tolist()) or [math.nan])
+
+
+def approximate_kl(log_ratio: Tensor, mask: Tensor) -> float:
+    limited = [max(-20.0, min(20.0, d)) for d in chosen(log_ratio.flatten().tolist(), mask.flatten().tolist())]
+    return mean([math.expm1(d) - d for d in limited] or [math.nan])
+
+
+def effective_sample_size(log_ratio: Tensor, mask: Tensor) -> float:
+    weights = [math.exp(d) for d in chosen(log_ratio.flatten().tolist(), mask.flatten().tolist())]
+    if not weights:
+        return math.nan
+    return math.fsum(weights) ** 2 / math.fsum(w * w for w in weights) / len(weights)

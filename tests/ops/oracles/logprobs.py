@@ -6,6 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from ._common import tensor
+
 
 def token_logprobs(logits: Tensor, token_ids: Tensor, *, temperature: float = 1.0) -> Tensor:
     result = torch.zeros(token_ids.shape, dtype=torch.float64)
@@ -22,6 +24,20 @@ def token_entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     return result
 
 
+def linear_token_logprobs(
+    hidden: Tensor, weight: Tensor, token_ids: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    words = [*zip(weight.tolist(), [0.0] * len(weight) if bias is None else bias.tolist(), strict=True)]
+    logits = tensor(
+        [
+            [[math.fsum(x * y for x, y in zip(h, w, strict=True)) + b for w, b in words] for h in row]
+            for row in hidden.tolist()
+        ]
+    )
+    logits = logits.view(*token_ids.shape, len(weight))
+    return token_logprobs(logits, token_ids, temperature=temperature), token_entropy(logits, temperature=temperature)
+
+
 def _log_softmax(logits: Tensor, temperature: float) -> list[float]:
     scaled = [logit / temperature for logit in logits.tolist()]
     top = max(scaled)
@@ -33,5 +49,5 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: str = "k3"
     result = torch.zeros(logprobs.shape, dtype=torch.float64)
     for i, t in product(*map(range, result.shape)):
         d = max(-20.0, min(20.0, logprobs[i, t].item() - ref_logprobs[i, t].item()))
-        result[i, t] = {"k1": d, "k2": d * d / 2, "k3": math.expm1(-d) + d}[estimator]
+        result[i, t] = {"k1": d, "k2": d * d / 2, "k3": math.expm1(-d) + d}[estimator.rstrip("+")]
     return result

@@ -1,0 +1,131 @@
+"""Time and memory of `linear_token_logprobs` at a real vocabulary, next to plain logits, Liger and TRL.
+
+`python benchmarks/logprobs.py [--rounds 5] [--dtype float32] [--output benchmarks/results/logprobs.json]`
+
+Liger and TRL have rows where they can be imported. Forward and backward, to the hidden states and the head's weight, of
+log-probabilities that each have a gradient of their own. Ours gives the entropy too; TRL is asked for both and for one.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from harness import extra_memory, keep_freed_buffers, machine, ordinary_environment, time_side_by_side
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from clipo_ops import linear_token_logprobs
+
+VOCAB, HIDDEN, TOKENS = 151_936, 896, 2048
+LIMIT = 1.1  # of the best other
+
+
+class Batch:
+    """Hidden states, a head, tokens, and the gradient of their log-probabilities."""
+
+    def __init__(self, dtype: torch.dtype, tokens: int = TOKENS, vocab: int = VOCAB) -> None:
+        torch.manual_seed(0)
+        self.hidden = torch.randn(1, tokens, HIDDEN).to(dtype).requires_grad_()
+        self.weight = (torch.randn(vocab, HIDDEN) / 20).to(dtype).requires_grad_()
+        self.token_ids = torch.randint(vocab, (1, tokens))
+        self.gradient = torch.randn(tokens)
+
+    def step(self, logprobs: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((logprobs.flatten() * self.gradient).sum(), [self.hidden, self.weight])
+
+
+def ours(batch: Batch) -> object:
+    return batch.step(linear_token_logprobs(batch.hidden, batch.weight, batch.token_ids).logprobs)
+
+
+def plain(batch: Batch) -> object:
+    """All logits, as a model gives them."""
+    logits = (batch.hidden @ batch.weight.mT).float()
+    chosen = logits.gather(-1, batch.token_ids.unsqueeze(2)).squeeze(2)
+    return batch.step(chosen - logits.logsumexp(-1))
+
+
+def ways() -> dict[str, Callable[[Batch], object]]:
+    """What can be measured here."""
+    found: dict[str, Callable[[Batch], object]] = {"ours": ours, "plain logits": plain}
+    try:
+        from liger_kernel.chunked_loss.grpo_loss import LigerFusedLinearGRPOLoss
+    except ImportError:
+        pass
+    else:
+        found["Liger"] = lambda batch: liger(batch, LigerFusedLinearGRPOLoss)
+    try:
+        from trl.kernels import ChunkedLogProbFunction
+        from trl.trainer import utils
+    except ImportError:
+        return found
+
+    def trl(batch: Batch, outputs: tuple[str, ...]) -> object:
+        rows = batch.hidden.flatten(0, 1), batch.weight, None, batch.token_ids.flatten()
+        chunk_size = utils._CHUNKED_LOGPROB_CHUNK_SIZE
+        return batch.step(ChunkedLogProbFunction.apply(*rows, 1.0, chunk_size, None, 1.0, outputs)[0])
+
+    found["TRL"] = lambda batch: trl(batch, ())
+    found["TRL, with entropy"] = lambda batch: trl(batch, ("entropy",))
+    return found
+
+
+def liger(batch: Batch, loss_class: Callable[..., Callable[..., tuple[Tensor, object]]]) -> object:
+    """Liger's chunked GRPO loss without a reference policy or compiler: it gives a loss, not log-probabilities."""
+    loss, _ = loss_class(beta=0.0, use_ref_model=False, compiled=False)(
+        batch.hidden, batch.weight, batch.token_ids, torch.ones_like(batch.token_ids), batch.gradient[:1]
+    )
+    return torch.autograd.grad(loss, [batch.hidden, batch.weight])
+
+
+def memory_in_a_fresh_process(name: str, dtype: str) -> int:
+    command = [sys.executable, __file__, "--dtype", dtype, "--memory-of", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ordinary_environment())  # noqa: S603
+    return int(done.stdout.splitlines()[-1])
+
+
+def memory_of(name: str, dtype: torch.dtype) -> int:
+    """Extra memory of one step in this process, its threads and kernels being warm."""
+    function, batch = ways()[name], Batch(dtype)
+    function(Batch(dtype, tokens=8, vocab=64))
+    return extra_memory(lambda: function(batch))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    dtype = getattr(torch, arguments.dtype)
+    if arguments.memory_of:
+        print(memory_of(arguments.memory_of, dtype))
+        return
+    keep_freed_buffers()
+    memory = {name: memory_in_a_fresh_process(name, arguments.dtype) for name in ways()}
+    batch = Batch(dtype)
+    calls = {name: lambda function=function: function(batch) for name, function in ways().items()}
+    times = time_side_by_side(calls, rounds=arguments.rounds)
+    table = Table("what", "seconds", "MiB", title=f"{TOKENS} tokens, {VOCAB} words, hidden {HIDDEN}, {arguments.dtype}")
+    for name in times:
+        table.add_row(name, f"{times[name]:.2f}", f"{memory[name] / 2**20:.0f}")
+    rows = []
+    for what, values in (("time", times), ("memory", memory)):
+        best = min((name for name in values if name != "ours"), key=values.__getitem__)
+        rows.append({"what": f"{what}: ours / {best}", "ratio": values["ours"] / values[best], "wanted": LIMIT})
+        table.caption = f"{table.caption or ''}{rows[-1]['what']} {rows[-1]['ratio']:.3g}, wanted <= {LIMIT}. "
+    Console(width=160).print(table, machine())
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        result = {"machine": machine(), "dtype": arguments.dtype, "seconds": times, "bytes": memory, "rows": rows}
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

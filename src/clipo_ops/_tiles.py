@@ -1,0 +1,147 @@
+"""Losses of all rollouts against all others, a tile of rows at a time.
+
+Of the rollouts x rollouts matrix only a tile of `ROWS` rows exists at any time, in backward too.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from clipo_ops._similarity import inverse_norms
+from clipo_ops._typing import at_least_float32
+
+ROWS = 128
+
+# Cosines of some rows with all columns, and the number of the first row -> losses of these rows.
+RowLosses: TypeAlias = Callable[[Tensor, int], Tensor]
+
+
+def tiled_losses(embeddings: Tensor, row_losses: RowLosses, objective: object, *, total: bool) -> Tensor:
+    """The losses that come of each row of cosines between all embeddings, or their sum.
+
+    The sum has its gradient computed along with it, tile by tile, and kept: as much memory as the embeddings. The
+    gradient of single losses is not known before their weights are, so backward does the tiles anew, with the same
+    random numbers. Compiled, both do.
+    """
+    vectors = at_least_float32(embeddings)
+    if torch.compiler.is_compiling():
+        units = vectors * inverse_norms(vectors)
+        each = torch.cat(
+            [
+                checkpoint(partial(_tile, row_losses=row_losses, start=start), units, use_reentrant=False)
+                for start in _starts(len(units))
+            ]
+        )
+        return each.sum() if total else each
+    result: Tensor
+    if total:
+        result = _Total.apply(vectors, row_losses)  # type: ignore[no-untyped-call]
+    else:
+        result = _Each.apply(vectors, row_losses, _generators(objective, vectors.device))  # type: ignore[no-untyped-call]
+    return result
+
+
+def _starts(rows: int) -> list[int]:
+    """The first row of every tile. Only compares `rows`, so that a dynamic graph serves every number within a tile."""
+    starts = [0]
+    while starts[-1] + ROWS < rows:
+        starts.append(starts[-1] + ROWS)
+    return starts
+
+
+def _rows(values: Tensor, start: int) -> Tensor:
+    return values.narrow(0, start, min(ROWS, len(values) - start))
+
+
+def _tile(units: Tensor, row_losses: RowLosses, start: int) -> Tensor:
+    with torch.autocast(units.device.type, enabled=False):
+        return row_losses(_rows(units, start) @ units.mT, start)
+
+
+def _all_tiles(vectors: Tensor, row_losses: RowLosses) -> Tensor:
+    units = vectors * inverse_norms(vectors)
+    return torch.cat([_tile(units, row_losses, start) for start in _starts(len(units))])
+
+
+def _with_gradient(vectors: Tensor, row_losses: RowLosses, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses, and the gradient of their weighted sum."""
+    scale = inverse_norms(vectors)
+    units = vectors * scale
+    losses, gradient = [], torch.zeros_like(units)
+    with torch.autocast(units.device.type, enabled=False):
+        for start in _starts(len(units)):
+            rows = _rows(units, start)
+            cosines = (rows @ units.mT).requires_grad_()
+            with torch.enable_grad():
+                loss = row_losses(cosines, start)
+            (slope,) = torch.autograd.grad(loss, cosines, _rows(weights, start))
+            losses.append(loss.detach())
+            del loss, cosines
+            _rows(gradient, start).addmm_(slope, units)
+            gradient.addmm_(slope.mT, rows)
+        along = torch.linalg.vecdot(gradient, units).unsqueeze(1)  # the length of a vector does not matter
+    return torch.cat(losses), gradient.addcmul_(units, along, value=-1).mul_(scale)
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, row_losses: RowLosses) -> Tensor:
+        if not ctx.needs_input_grad[0]:
+            return _all_tiles(vectors, row_losses).sum()
+        losses, gradient = _with_gradient(vectors, row_losses, torch.ones_like(vectors.select(1, 0)))
+        ctx.save_for_backward(gradient)
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0], None
+
+
+class _Each(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, row_losses: RowLosses, generators: list[torch.Generator]) -> Tensor:
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(vectors)
+            ctx.row_losses = row_losses
+            ctx.states = [(generator, generator.get_state()) for generator in generators]
+        return _all_tiles(vectors, row_losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (vectors,) = ctx.saved_tensors
+        with _replayed(ctx.states):
+            return _with_gradient(vectors, ctx.row_losses, grads[0])[1], None, None
+
+
+def _generators(objective: object, device: torch.device) -> list[torch.Generator]:
+    """Where an objective may draw from: the device's default generator, and those bound by `functools.partial`."""
+    bound: list[object] = []
+    if isinstance(objective, partial):
+        bound = [*objective.args, *objective.keywords.values()]
+    if device.type == "cpu":
+        default = [torch.default_generator]
+    else:
+        default = list(getattr(torch.get_device_module(device), "default_generators", ()))[device.index :][:1]
+    return default + [value for value in bound if isinstance(value, torch.Generator)]
+
+
+@contextmanager
+def _replayed(states: list[tuple[torch.Generator, Tensor]]) -> Iterator[None]:
+    """Generators give again what they gave after these states; afterwards they go on where they were."""
+    now = [(generator, generator.get_state()) for generator, _ in states]
+    try:
+        for generator, state in states:
+            generator.set_state(state)
+        yield
+    finally:
+        for generator, state in now:
+            generator.set_state(state)

@@ -1,0 +1,166 @@
+"""The policy in training: it scores rollouts and is updated on them, on one process or on many."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import get_scheduler
+
+from clipo_ops import aggregate_denominator, mean_pool, token_entropy, token_logprobs
+from clipo_train.config import TrainConfig
+from clipo_train.metrics import Stopwatch
+from clipo_train.objective import Credit, policy_loss
+from clipo_train.parallel import gather_shares, micro_batches, own_share
+from clipo_train.policy import forward, load_policy
+from clipo_train.rollout import Generation
+
+
+class Scores(NamedTuple):
+    """What one forward says of a batch of rollouts, without gradient.
+
+    Attributes:
+        logprobs: Of the response tokens, under the policy that sampled them.
+        entropy: Of that policy at each response token.
+        ref_logprobs: As `logprobs`, under the reference policy; None without one.
+        pooled: Each response's mean of the last hidden states; None unless asked for.
+    """
+
+    logprobs: Float[Tensor, "rollouts tokens"]
+    entropy: Float[Tensor, "rollouts tokens"]
+    ref_logprobs: Float[Tensor, "rollouts tokens"] | None
+    pooled: Float[Tensor, "rollouts hidden"] | None
+
+
+class Learner:
+    """Policy, reference policy, optimizer and schedule.
+
+    Forward and backward passes are shared out by length: processes have about equal work, and a short response is not
+    padded to a long one's length. Neither the number of processes nor the micro-batch size changes the result.
+
+    Args:
+        config: The run.
+        accelerator: Of the run.
+        clock: Charged with the time of each part.
+        progress: Called with (steps done, steps in all) during the test bed's warm start.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        clock: Stopwatch,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.config, self.accelerator, self.clock = config, accelerator, clock
+        self.policy, self.tokenizer = load_policy(config.model, seed=config.seed, progress=progress)
+        self.policy.to(accelerator.device)
+        self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if config.loss.kl_weight else None
+        settings = config.optimizer
+        optimizer = torch.optim.AdamW(
+            self.policy.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        self.model, self.optimizer = accelerator.prepare(self.policy, optimizer)
+        # An update of all processes is one of the schedule's, not one for each process.
+        accelerator.step_scheduler_with_optimizer = False
+        updates = config.steps * (config.rollout.batch_size // settings.minibatch_size)
+        self.scheduler = accelerator.prepare(
+            get_scheduler(settings.schedule, optimizer, settings.warmup_updates, updates)
+        )
+
+    @torch.no_grad()
+    def score(self, generation: Generation, *, pool: bool) -> Scores:
+        """One forward over the rollouts: log-probabilities (also the reference's), entropy, pooled hidden states."""
+        self.model.eval()
+        order = generation.response_mask.sum(1).argsort()
+        parts = [
+            self._score(generation.select(rows), generation.response_mask.shape[1], pool=pool)
+            for rows in own_share(order, self.accelerator).split(self.config.optimizer.micro_batch_size)
+        ]
+        columns: list[Any] = [
+            None if column[0] is None else gather_shares(torch.cat(column), order, self.accelerator)
+            for column in zip(*parts, strict=True)
+        ]
+        return Scores(*columns)
+
+    def _score(self, part: Generation, width: int, *, pool: bool) -> Scores:
+        temperature = self.config.rollout.temperature
+        missing = (0, width - part.response_mask.shape[1])
+        with self.clock("score"):
+            logits, hidden = forward(self.model, part)
+            logprobs = pad(token_logprobs(logits, part.response, temperature=temperature), missing)
+            entropy = pad(token_entropy(logits, temperature=temperature), missing)
+            ref_logprobs = None
+            if self.reference is not None:
+                ref_logits, _ = forward(self.reference, part)
+                ref_logprobs = pad(token_logprobs(ref_logits, part.response, temperature=temperature), missing)
+        with self.clock("contrastive"):
+            pooled = mean_pool(hidden, part.response_mask) if pool else None
+        return Scores(logprobs, entropy, ref_logprobs, pooled)
+
+    def update(self, generation: Generation, scores: Scores, credit: Credit, *, seed: int) -> dict[str, float]:
+        """One optimizer step per mini-batch.
+
+        Args:
+            generation: The rollouts.
+            scores: Of them.
+            credit: Their advantages.
+            seed: Of the division into mini-batches.
+        """
+        settings, losses, norms = self.config.optimizer, [], []
+        self.model.train()
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(generation.tokens), generator=generator).to(generation.tokens.device)
+        for minibatch in order.split(settings.minibatch_size):
+            losses.append(self._accumulate(generation, scores, credit, minibatch))
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+            norms.append(float(norm))
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
+        loss, clipped, moved = torch.stack(losses).mean(0).tolist()
+        return {
+            "policy/loss": loss,
+            "policy/clip_fraction": clipped,
+            "policy/approx_kl": moved,
+            "policy/grad_norm": sum(norms) / len(norms),
+            "policy/learning_rate": self.scheduler.get_last_lr()[0],
+        }
+
+    def _accumulate(self, generation: Generation, scores: Scores, credit: Credit, minibatch: Tensor) -> Tensor:
+        """Gradients of a mini-batch's loss; returns the loss's parts, summed over micro-batches and processes."""
+        config, accelerator = self.config, self.accelerator
+        mask = generation.response_mask[minibatch]
+        denominator = aggregate_denominator(
+            mask, mode=config.loss.aggregation, max_length=config.rollout.max_new_tokens
+        )
+        tokens = aggregate_denominator(mask)
+        own = own_share(minibatch[mask.sum(1).argsort()], accelerator)
+        totals: list[Tensor] = []
+        for rows in micro_batches(own, config.optimizer.micro_batch_size, self.model, accelerator):
+            part = generation.select(rows)
+            width = part.response_mask.shape[1]
+            logits, _ = forward(self.model, part)
+            result = policy_loss(
+                token_logprobs(logits, part.response, temperature=config.rollout.temperature),
+                scores.logprobs[rows, :width],
+                None if scores.ref_logprobs is None else scores.ref_logprobs[rows, :width],
+                credit.advantages[rows],
+                part.response_mask,
+                config.loss,
+                denominator=denominator,
+                tokens=tokens,
+                rollout_logprobs=part.logprobs,
+            )
+            # Processes' gradients are averaged, where the loss is a sum over them.
+            accelerator.backward(result.loss * accelerator.num_processes)
+            totals.append(torch.stack([value.detach() for value in result]))
+        total: Tensor = accelerator.reduce(torch.stack(totals).sum(0), reduction="sum")
+        return total

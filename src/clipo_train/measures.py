@@ -1,0 +1,53 @@
+"""What a step's rollouts were like: numbers to log, and samples to look at."""
+
+import torch
+
+from clipo_ops import aggregate
+from clipo_train.evaluation import summarize
+from clipo_train.learner import Scores
+from clipo_train.objective import Credit
+from clipo_train.rollout import Rollouts
+from clipo_train.types import Message
+
+
+def describe(rollouts: Rollouts, scores: Scores, credit: Credit) -> dict[str, float]:
+    """Metrics of a batch of rollouts; see the metrics glossary."""
+    total = (credit.outcome + credit.contrastive).view(-1, rollouts.group_size)
+    constant = (total == total[:, :1]).all(1)
+    generation = rollouts.generation
+    return {f"rollout/{name}": value for name, value in summarize(rollouts.verdicts).items()} | {
+        "rollout/response_length": float(generation.response_mask.sum(1).float().mean()),
+        "rollout/truncated": float((~generation.finished).float().mean()),
+        "reward/outcome": float(credit.outcome.mean()),
+        "reward/contrastive": float(credit.contrastive.mean()),
+        "reward/total": float(total.mean()),
+        "groups/degenerate": float(constant.float().mean()),
+        "policy/entropy": float(aggregate(scores.entropy, generation.response_mask)),
+    }
+
+
+def sample_rows(step: int, rollouts: Rollouts, credit: Credit, count: int) -> list[dict[str, object]]:
+    """Rollouts to look at: as many groups' first ones as there is room for, then their second ones, and so on."""
+    order = torch.arange(len(rollouts.verdicts)).view(-1, rollouts.group_size).T.flatten().tolist()
+    return [
+        {
+            "step": step,
+            "prompt": _text(rollouts.examples[i].prompt),
+            "completion": rollouts.generation.texts[i],
+            "answer": rollouts.examples[i].answer,
+            "success": rollouts.verdicts[i].success,
+            "process": rollouts.verdicts[i].process,
+            "outcome": float(credit.outcome[i]),
+            "contrastive": float(credit.contrastive[i]),
+            "advantage": float(credit.advantages[i]),
+        }
+        for i in order[:count]
+    ]
+
+
+def _text(prompt: str | tuple[Message, ...]) -> str:
+    return (
+        prompt
+        if isinstance(prompt, str)
+        else "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+    )

@@ -1,0 +1,74 @@
+"""What processes tell each other. With one process, everything here is the identity.
+
+Every process holds the whole batch of rollouts. Sampling, judging, and forward and backward passes are shared out, and
+their results gathered, so that what follows reads as if there were one process.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from clipo_train.rollout import Generation
+
+T = TypeVar("T")
+
+
+def own_block(items: Sequence[T], accelerator: Accelerator) -> Sequence[T]:
+    """This process's block of consecutive items, of as many as all others have."""
+    size = len(items) // accelerator.num_processes
+    return items[accelerator.process_index * size : (accelerator.process_index + 1) * size]
+
+
+def own_share(rows: Tensor, accelerator: Accelerator) -> Tensor:
+    """Every n-th row: of rows in order of length, n shares of about the same lengths."""
+    return rows[accelerator.process_index :: accelerator.num_processes]
+
+
+def gather_shares(values: Tensor, rows: Tensor, accelerator: Accelerator) -> Tensor:
+    """What each process has computed for its share of `rows`, in the rows' own order."""
+    processes = accelerator.num_processes
+    gathered: Tensor = values if processes == 1 else accelerator.gather(values)
+    place = torch.cat([rows[process::processes] for process in range(processes)])
+    return torch.empty_like(gathered).index_copy_(0, place, gathered)
+
+
+def gather_list(items: Sequence[T], accelerator: Accelerator) -> list[T]:
+    """The items of all processes, in order of process."""
+    return list(items) if accelerator.num_processes == 1 else list(gather_object(list(items)))
+
+
+def gather_generation(generation: Generation, accelerator: Accelerator) -> Generation:
+    """The sequences of all processes, padded alike."""
+    if accelerator.num_processes == 1:
+        return generation
+    width = generation.response_mask.shape[1]
+    own = torch.tensor([generation.tokens.shape[1] - width, width], device=generation.tokens.device)
+    prompt, response = accelerator.gather(own.unsqueeze(0)).amax(0).tolist()
+
+    def gather(values: Tensor) -> Tensor:
+        left = prompt - (values.shape[1] - width)
+        whole: Tensor = accelerator.gather(pad(values, (left if values.shape[1] > width else 0, response - width)))
+        return whole
+
+    return Generation(
+        gather(generation.tokens),
+        gather(generation.attention_mask),
+        gather(generation.response_mask),
+        gather_list(generation.texts, accelerator),
+        accelerator.gather(generation.finished),
+        None if generation.logprobs is None else gather(generation.logprobs),
+    )
+
+
+def micro_batches(rows: Tensor, size: int, model: nn.Module, accelerator: Accelerator) -> Iterator[Tensor]:
+    """Parts of `rows`, one after the other; gradients are exchanged in the backward pass of the last one only."""
+    parts = rows.split(size)
+    for number, part in enumerate(parts, start=1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            yield part

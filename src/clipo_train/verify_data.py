@@ -1,0 +1,95 @@
+"""Whether a verifier and a data set fit: it must accept every ground truth, and reject another row's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.table import Table
+
+from clipo_train.judges import boxes
+from clipo_train.types import Example
+from clipo_train.verifiers import VerifierPool, verifier_of
+
+NO_ANSWER = "I do not know."
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a verifier says of one data set.
+
+    Attributes:
+        source: The data set.
+        verifiers: Names of those that judged.
+        rows: Tasks.
+        exceptions: For `truth`, `other` and `none`, the completions judged wrongly, each with its row number and task.
+        timeouts: Completions that were not judged in time.
+    """
+
+    source: str
+    verifiers: tuple[str, ...]
+    rows: int
+    exceptions: dict[str, list[tuple[int, Example, str]]] = field(default_factory=dict)
+    timeouts: int = 0
+
+
+def check_data(source: str, examples: Sequence[Example], pool: VerifierPool) -> Check:
+    r"""Lets the verifier judge, of every row, three completions: its own answer, another row's, and none.
+
+    An answer is given as a model would, in `\boxed{}`; but as it is where it is a solution with several boxes, and to
+    `exact_match`, reasoning-gym and the test bed. The other row is the next one with another answer.
+
+    Raises:
+        VerifierError: The verifier raised, or returned no verdict.
+    """
+    names = [verifier_of(example) if pool.name == "auto" else pool.name for example in examples]
+    answers = [example.answer for example in examples]
+    others = [_other(answers, place) for place in range(len(examples))]
+    tries = {
+        "truth": (True, list(map(_completion, names, answers))),
+        "other": (False, list(map(_completion, names, others))),
+        "none": (False, [NO_ANSWER] * len(examples)),
+    }
+    exceptions: dict[str, list[tuple[int, Example, str]]] = {}
+    timeouts = 0
+    for check, (wanted, completions) in tries.items():
+        verdicts = pool.verify(examples, completions)
+        timeouts += sum(verdict.timed_out for verdict in verdicts)
+        exceptions[check] = [
+            (row, example, completion)
+            for row, (example, completion, verdict) in enumerate(zip(examples, completions, verdicts, strict=True))
+            if verdict.success != wanted
+        ]
+    return Check(source, tuple(dict.fromkeys(names)), len(examples), exceptions, timeouts)
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """A row for each data set: how many of its rows passed."""
+    table = Table(title="rows whose own answer is accepted (truth), and another or none rejected")
+    for column in ("data", "verifier", "rows"):
+        table.add_column(column, justify="right" if column == "rows" else "left", overflow="fold")
+    for column in checks[0].exceptions:
+        table.add_column(column, justify="right")
+    table.add_column("late", justify="right")
+    for check in checks:
+        passed = [str(check.rows - len(rows)) for rows in check.exceptions.values()]
+        short = str(Path(*Path(check.source).parts[-2:]).with_suffix(""))
+        table.add_row(short, ", ".join(check.verifiers), str(check.rows), *passed, str(check.timeouts))
+    return table
+
+
+def _completion(verifier: str, answer: str) -> str:
+    if verifier in ("arithmetic", "exact_match", "reasoning_gym"):
+        return f"#{answer}" if verifier == "arithmetic" else answer
+    found = list(dict.fromkeys(boxes(answer))) or [answer.rpartition("####")[2].strip()]
+    if len(found) > 1:  # parts of the answer, or what is boxed on the way to it: math-verify tells which
+        return answer
+    return f"The answer is \\boxed{{{found[0]}}}."
+
+
+def _other(answers: Sequence[str], place: int) -> str:
+    """The next answer that is another one; where there is none, one that nothing has."""
+    for step in range(1, len(answers)):
+        other = answers[(place + step) % len(answers)]
+        if _completion("", other) != _completion("", answers[place]):
+            return other
+    return "-123456789"

@@ -1,0 +1,9 @@
+"""Rollouts of several processes."""
+
+import torch
+from torch import Tensor
+
+
+def gather_rollouts(*ranks: Tensor) -> Tensor:
+    """Of all ranks' rollouts, in order of rank."""
+    return torch.tensor([row for values in ranks for row in values.tolist()], dtype=ranks[0].dtype)

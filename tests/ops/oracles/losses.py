@@ -1,0 +1,119 @@
+"""The papers' losses, response by response and token by token."""
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ._common import mean, tensor
+from .contrastive import contrastive_loss
+
+
+class Token(NamedTuple):
+    logprob: float
+    d: float
+    advantage: float
+
+
+def responses(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor) -> list[list[Token]]:
+    """The valid tokens of every response; log-ratios within +-20."""
+    result = []
+    for i in range(len(mask)):
+        row = []
+        for t in range(mask.shape[1]):
+            if mask[i, t]:
+                new, old = logprobs[i, t].item(), old_logprobs[i, t].item()
+                d = 0.0 if math.isnan(old) else max(-20.0, min(20.0, new - old))
+                row.append(Token(new, d, (advantages[i] if advantages.ndim == 1 else advantages[i, t]).item()))
+        result.append(row)
+    return result
+
+
+def ppo(d: float, advantage: float, low: float, high: float) -> float:
+    ratio = math.exp(d)
+    return -min(ratio * advantage, max(1 - low, min(1 + high, ratio)) * advantage)
+
+
+def divided(values: list[float], denominator: float | None, count: int) -> Tensor:
+    return tensor(math.fsum(values) / (denominator or max(1, count)))
+
+
+def grpo_loss(
+    *batch: Tensor, epsilon_low: float = 0.2, epsilon_high: float = 0.2, denominator: float | None = None
+) -> Tensor:
+    rows = [row for row in responses(*batch) if row]
+    losses = [mean([ppo(token.d, token.advantage, 0.2, 0.2) for token in row]) for row in rows]
+    return divided(losses, denominator, len(rows))
+
+
+def dapo_loss(
+    *batch: Tensor, epsilon_low: float = 0.2, epsilon_high: float = 0.28, denominator: float | None = None
+) -> Tensor:
+    losses = [ppo(t.d, t.advantage, 0.2, 0.28) for row in responses(*batch) for t in row]
+    return divided(losses, denominator, len(losses))
+
+
+def dr_grpo_loss(*batch: Tensor, max_length: int = 1, denominator: float | None = None) -> Tensor:
+    rows = [row for row in responses(*batch) if row]
+    losses = [ppo(t.d, t.advantage, 0.2, 0.2) for row in rows for t in row]
+    return divided(losses, denominator, len(rows) * max_length)
+
+
+def _sequences(batch: tuple[Tensor, ...]) -> list[tuple[float, int]]:
+    """GSPO's loss and the length of every response."""
+    rows = [row for row in responses(*batch) if row]
+    return [(ppo(mean([t.d for t in row]), row[0].advantage, 3e-4, 4e-4), len(row)) for row in rows]
+
+
+def gspo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
+    losses = _sequences(batch)
+    return divided([loss for loss, _ in losses], denominator, len(losses))
+
+
+def luspo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
+    losses = _sequences(batch)
+    return divided([loss * length for loss, length in losses], denominator, len(losses))
+
+
+def gmpo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
+    losses = []
+    for row in responses(*batch):
+        if row:
+            sign = 1 if row[0].advantage > 0 else -1
+            clipped = [sign * min(sign * t.d, sign * max(-0.4, min(0.4, t.d))) for t in row]
+            losses.append(-row[0].advantage * math.exp(mean(clipped)))
+    return divided(losses, denominator, len(losses))
+
+
+def cispo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
+    losses = [-min(math.exp(t.d), 5.0) * t.advantage * t.logprob for row in responses(*batch) for t in row]
+    return divided(losses, denominator, len(losses))
+
+
+def sapo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
+    losses = []
+    for row in responses(*batch):
+        gates = []
+        for t in row:
+            tau = 1.0 if t.advantage > 0 else 1.05
+            argument = min(700.0, tau * (math.exp(t.d) - 1))
+            gates.append(-4 / tau / (1 + math.exp(-argument)) * t.advantage)
+        if row:
+            losses.append(mean(gates))
+    return divided(losses, denominator, len(losses))
+
+
+def vespo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
+    losses = []
+    for row in responses(*batch):
+        log_w = max(-80.0, min(80.0, math.fsum(t.d for t in row)))
+        for t in row:
+            k, lam = (2.0, 3.0) if t.advantage >= 0 else (3.0, 2.0)
+            losses.append(-math.exp(lam + k * log_w - lam * math.exp(log_w)) * t.advantage * t.logprob)
+    return divided(losses, denominator, len(losses))
+
+
+def clipo_rewards(outcome: Tensor, *batch: Tensor, weight: float = 0.2, floor: float = -0.5, **loss: object) -> Tensor:
+    losses = contrastive_loss(*batch, **loss)
+    pairs = zip(outcome.tolist(), losses.tolist(), strict=True)
+    return tensor([reward + max(-weight * own, floor) for reward, own in pairs])

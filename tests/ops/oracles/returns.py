@@ -1,0 +1,74 @@
+"""Rewards per token to advantages per token."""
+
+import math
+import statistics
+
+from torch import Tensor
+
+from ._common import chosen, tensor
+from .advantages import less
+
+
+def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
+    valid = [value for row in zip(values.tolist(), mask.tolist(), strict=True) for value in chosen(*row)]
+    average = statistics.mean(valid) if valid else 0.0
+    variance = statistics.variance(valid) if len(valid) > 1 else 0.0
+    deviation = math.sqrt(variance + eps)
+
+    def whitened(value: float) -> float:
+        scaled = (value - average) / deviation if value != average else 0.0
+        return scaled if shift_mean else scaled + average
+
+    rows = zip(values.tolist(), mask.tolist(), strict=True)
+    return tensor([[whitened(v) if counts else 0.0 for v, counts in zip(*row, strict=True)] for row in rows])
+
+
+def places(mask: Tensor, i: int) -> list[int]:
+    """The valid tokens of a rollout, last one first."""
+    return [t for t, counts in reversed(list(enumerate(mask[i].tolist()))) if counts]
+
+
+def scored_tokens(token_rewards: Tensor, mask: Tensor) -> Tensor:
+    """The mask without the rollouts that have a NaN at a valid token."""
+    counts = mask.clone()
+    for i in range(len(mask)):
+        if any(math.isnan(token_rewards[i, t].item()) for t in places(mask, i)):
+            counts[i] = False
+    return counts
+
+
+def reinforce_plus_plus_advantages(
+    token_rewards: Tensor, mask: Tensor, *, discount: float = 1.0, eps: float = 1e-8
+) -> Tensor:
+    counts = scored_tokens(token_rewards, mask)
+    returns = [[0.0] * mask.shape[1] for _ in mask]
+    for i, row in enumerate(returns):
+        following = 0.0
+        for t in places(counts, i):
+            following = row[t] = token_rewards[i, t].item() + discount * following
+    return whiten(tensor(returns), counts, eps=eps)
+
+
+def reinforce_plus_plus_baseline_advantages(
+    rewards: Tensor, mask: Tensor, groups: Tensor, *, eps: float = 1e-8
+) -> Tensor:
+    values = rewards.tolist()
+    centered = tensor(less(rewards, groups, lambda i, group: statistics.mean(values[j] for j in group)))
+    counts = mask & rewards.isnan().logical_not().unsqueeze(1)
+    return whiten(centered.unsqueeze(1).expand(mask.shape), counts, eps=eps)
+
+
+def gae_advantages(
+    token_rewards: Tensor, values: Tensor, mask: Tensor, *, discount: float = 1.0, gae_lambda: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    counts = scored_tokens(token_rewards, mask)
+    advantages = [[0.0] * mask.shape[1] for _ in mask]
+    returns = [[0.0] * mask.shape[1] for _ in mask]
+    for i in range(len(mask)):
+        value = advantage = 0.0
+        for t in places(mask, i):
+            error = token_rewards[i, t].item() + discount * value - values[i, t].item()
+            advantage = error + discount * gae_lambda * advantage if counts[i, t] else 0.0
+            value = values[i, t].item()
+            advantages[i][t], returns[i][t] = advantage, advantage + value
+    return tensor(advantages), tensor(returns)

@@ -1,0 +1,82 @@
+"""The papers' recipes: each is its composition and its oracle, however a batch is padded or split."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import clipo_ops
+from clipo_ops import aggregate, clipo_rewards, clipped_surrogate, gspo_token_log_ratio, log_ratio, supcon_out
+
+from . import oracles
+from .helpers import assert_same, gradients
+from .strategies import Batch, Tokens, batches, tokens
+
+NAMES = ["grpo", "dr_grpo", "dapo", "gspo", "luspo", "gmpo", "cispo", "sapo", "vespo"]
+every_recipe = pytest.mark.parametrize("name", NAMES)
+
+
+def loss(name: str, batch: Tokens, **options: Any) -> Tensor:
+    if name == "dr_grpo" and "denominator" not in options:
+        options["max_length"] = 9
+    return getattr(clipo_ops, f"{name}_loss")(*batch, **options)
+
+
+@every_recipe
+@given(tokens())
+def test_agrees_with_the_oracle(name: str, batch: Tokens) -> None:
+    options = {"max_length": 9} if name == "dr_grpo" else {}
+    oracle = getattr(oracles, f"{name}_loss")
+    assert_same(loss(name, batch), oracle(*batch, **options))
+    assert_same(loss(name, batch, denominator=7), oracle(*batch, denominator=7))
+
+
+@every_recipe
+@given(tokens(), st.integers(1, 4))
+def test_parts_add_up_to_the_whole_in_value_and_gradient(name: str, batch: Tokens, cut: int) -> None:
+    def parts(x: Tensor) -> Tensor:
+        pieces = zip(*(tensor.tensor_split([cut]) for tensor in batch._replace(logprobs=x)), strict=True)
+        return torch.stack([loss(name, Tokens(*piece), denominator=5) for piece in pieces]).sum()
+
+    whole = gradients(lambda x: loss(name, batch._replace(logprobs=x), denominator=5), batch.logprobs)
+    assert_same(gradients(parts, batch.logprobs), whole)
+
+
+@every_recipe
+@given(tokens(), st.sampled_from([torch.nan, torch.inf]))
+def test_what_is_under_the_mask_changes_neither_value_nor_gradient(name: str, batch: Tokens, rubbish: float) -> None:
+    dirty = batch._replace(logprobs=torch.where(batch.mask, batch.logprobs, rubbish))
+    results = [gradients(lambda x, b=b: loss(name, b._replace(logprobs=x)), b.logprobs) for b in (dirty, batch)]
+    assert_same(*results, rtol=0, atol=0)
+
+
+@every_recipe
+@given(tokens())
+def test_any_ratio_gives_a_finite_loss_and_gradient_in_float32(name: str, batch: Tokens) -> None:
+    single = Tokens(*(x.float() if x.is_floating_point() else x for x in batch))
+    results = gradients(lambda x: loss(name, single._replace(logprobs=x)), single.logprobs)
+    assert all(result.isfinite().all() for result in results)
+
+
+@given(tokens())
+def test_gspo_is_the_clipped_surrogate_of_its_token_form(batch: Tokens) -> None:
+    def composed(x: Tensor) -> Tensor:
+        ratio = gspo_token_log_ratio(log_ratio(x, batch.old_logprobs, batch.mask), batch.mask)
+        result = clipped_surrogate(ratio, batch.advantages, epsilon_low=3e-4, epsilon_high=4e-4)
+        return aggregate(result.loss, batch.mask, mode="seq-mean-token-mean")
+
+    recipe = gradients(lambda x: loss("gspo", batch._replace(logprobs=x)), batch.logprobs)
+    value, grad = gradients(composed, batch.logprobs)
+    assert_same(recipe[0], value)
+    inside = (batch.logprobs - batch.old_logprobs).abs() <= 20  # beyond, `log_ratio` is constant
+    assert_same(recipe[1][inside], grad[inside])
+
+
+@given(batches())
+def test_clipo_rewards_agree_with_the_oracle(batch: Batch) -> None:
+    outcome = batch.success.double()
+    expected = oracles.clipo_rewards(outcome, *batch, temperature=0.2)
+    assert_same(clipo_rewards(outcome, *batch, objective=supcon_out, temperature=0.2), expected, atol=1e-8)

@@ -1,0 +1,209 @@
+"""Token-level advantages: time over valid tokens only, of any length, and whitening."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from clipo_ops import (
+    GroupLayout,
+    gae_advantages,
+    reinforce_plus_plus_advantages,
+    reinforce_plus_plus_baseline_advantages,
+    token_level_rewards,
+    whiten,
+)
+
+from . import oracles
+from .helpers import HALF, assert_rounded, assert_same, gradients
+from .strategies import SEEDS, masks, noise
+
+RATES = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
+
+
+def long_mask(length: int, kind: int) -> Tensor:
+    """Three rollouts: whole, with holes, and empty."""
+    mask = torch.ones(3, length, dtype=torch.bool)
+    mask[1], mask[2] = noise(kind, length) > 0, False
+    return mask
+
+
+@given(masks(), SEEDS, RATES)
+def test_returns_agree_with_the_oracle(mask: Tensor, seed: int, discount: float) -> None:
+    rewards = noise(seed, *mask.shape)
+    assert_same(
+        reinforce_plus_plus_advantages(rewards, mask, discount=discount, eps=0.1),
+        oracles.reinforce_plus_plus_advantages(rewards, mask, discount=discount, eps=0.1),
+    )
+
+
+@given(masks(), SEEDS, RATES, RATES)
+def test_gae_agrees_with_the_oracle(mask: Tensor, seed: int, discount: float, gae_lambda: float) -> None:
+    rewards, values = noise(seed, *mask.shape), noise(seed + 1, *mask.shape)
+    actual = gae_advantages(rewards, values, mask, discount=discount, gae_lambda=gae_lambda)
+    expected = oracles.gae_advantages(rewards, values, mask, discount=discount, gae_lambda=gae_lambda)
+    assert_same(tuple(actual), expected)
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.99, 0.3])
+@pytest.mark.parametrize("length", [127, 128, 129, 300, 16384, 16500])
+def test_any_length_agrees_with_a_loop(length: int, discount: float) -> None:
+    """Beyond one chunk, and beyond one chunk of chunks."""
+    mask = long_mask(length, 0)
+    rewards, values = noise(1, 3, length), noise(2, 3, length)
+    actual = gae_advantages(rewards, values, mask, discount=discount, gae_lambda=1.0)
+    expected = oracles.gae_advantages(rewards, values, mask, discount=discount, gae_lambda=1.0)
+    assert_same(tuple(actual), expected)
+    single = gae_advantages(rewards.float(), values.float(), mask, discount=discount, gae_lambda=1.0)
+    torch.testing.assert_close(single.returns.double(), expected[1], rtol=1e-5, atol=1e-3)
+
+
+def test_a_small_discount_over_a_long_response_neither_overflows_nor_vanishes() -> None:
+    mask = torch.ones(1, 5000, dtype=torch.bool)
+    returns = gae_advantages(torch.ones(1, 5000), torch.zeros(1, 5000), mask, discount=0.5, gae_lambda=1.0).returns
+    assert returns[0, 0].item() == pytest.approx(2)
+    assert returns[0, -1].item() == 1
+
+
+@given(masks(), SEEDS)
+def test_without_discount_every_token_gets_the_whole_reward(mask: Tensor, seed: int) -> None:
+    rewards = noise(seed, len(mask))
+    result = gae_advantages(token_level_rewards(rewards, mask), torch.zeros_like(mask, dtype=torch.float64), mask)
+    whole = gae_advantages(
+        token_level_rewards(rewards, mask), torch.zeros_like(mask, dtype=torch.float64), mask, gae_lambda=1
+    )
+    assert_same(whole.advantages, torch.where(mask, rewards.unsqueeze(1), 0))
+    first = mask & (mask.cumsum(1) == 1)
+    decayed = rewards * 0.95 ** (mask.sum(1) - 1).double()
+    assert_same(result.advantages[first], decayed[mask.any(1)])
+
+
+@given(masks(), SEEDS)
+def test_gae_at_lambda_1_is_the_return_less_the_value_and_at_0_the_error(mask: Tensor, seed: int) -> None:
+    rewards, values = noise(seed, *mask.shape), noise(seed + 1, *mask.shape)
+    one = gae_advantages(rewards, values, mask, discount=0.9, gae_lambda=1)
+    free = gae_advantages(rewards, torch.zeros_like(values), mask, discount=0.9, gae_lambda=1)
+    assert_same(one.returns, free.returns)
+    zero = gae_advantages(rewards, values, mask, discount=0.0, gae_lambda=0)
+    assert_same(zero.returns, torch.where(mask, rewards, 0))
+
+
+def test_perfect_values_leave_no_advantage() -> None:
+    mask = torch.tensor([[True, False, True, True]])
+    rewards, values = torch.tensor([[0.0, 9.0, 0.0, 1.0]]), torch.tensor([[1.0, -9.0, 1.0, 1.0]])
+    result = gae_advantages(rewards, values, mask)
+    assert result.advantages.count_nonzero() == 0
+    assert result.returns.tolist() == [[1, 0, 1, 1]]
+
+
+def test_gae_is_detached() -> None:
+    leaf = torch.ones(1, 2, requires_grad=True)
+    assert not any(x.requires_grad for x in gae_advantages(leaf, leaf, torch.ones(1, 2).bool()))
+
+
+def everything(rewards: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    return (
+        reinforce_plus_plus_advantages(rewards, mask, discount=0.9),
+        reinforce_plus_plus_baseline_advantages(values[:, 0], mask, torch.zeros(len(mask)).long()),
+        *gae_advantages(rewards, values, mask, discount=0.9),
+        whiten(values, mask),
+    )
+
+
+@given(masks(), SEEDS, st.sampled_from([torch.nan, torch.inf]))
+def test_what_is_under_the_mask_changes_nothing(mask: Tensor, seed: int, rubbish: float) -> None:
+    rewards, values = noise(seed, *mask.shape), noise(seed + 1, *mask.shape)
+    dirty = torch.where(mask, values, rubbish)
+    dirty[:, 0] = values[:, 0]  # the rewards per rollout
+    expected = everything(rewards, values, mask)
+    assert_same(everything(torch.where(mask, rewards, rubbish), dirty, mask), expected, rtol=0, atol=0)
+    assert all(result[~mask].count_nonzero() == 0 for result in expected)
+
+
+@given(masks(), SEEDS)
+def test_holes_and_padding_anywhere_change_nothing(mask: Tensor, seed: int) -> None:
+    """Every place twice, the first time as a hole; then padding on both sides."""
+    rewards, values = noise(seed, *mask.shape), noise(seed + 1, *mask.shape)
+    place = torch.arange(2 * mask.shape[1] + 5).sub(2).div(2, rounding_mode="floor").clamp(0, mask.shape[1] - 1)
+    counts = mask[:, place] & (torch.arange(len(place)) % 2 == 1)
+    counts[:, :2], counts[:, -3:] = False, False
+    own = counts | (~mask[:, place] & (torch.arange(len(place)) % 2 == 1))
+    own[:, :2], own[:, -3:] = False, False
+    for actual, expected in zip(
+        (
+            reinforce_plus_plus_advantages(rewards[:, place], counts, discount=0.9),
+            *gae_advantages(rewards[:, place], values[:, place], counts, discount=0.9),
+        ),
+        (
+            reinforce_plus_plus_advantages(rewards, mask, discount=0.9),
+            *gae_advantages(rewards, values, mask, discount=0.9),
+        ),
+        strict=True,
+    ):
+        assert_same(actual[own].view(mask.shape), expected)
+
+
+@given(masks(), SEEDS, st.sampled_from(HALF))
+def test_half_precision_is_rounded_once(mask: Tensor, seed: int, dtype: torch.dtype) -> None:
+    rewards, values = noise(seed, *mask.shape).to(dtype), noise(seed + 1, *mask.shape).to(dtype)
+    exact = oracles.gae_advantages(rewards, values, mask)
+    for actual, expected in zip(gae_advantages(rewards, values, mask), exact, strict=True):
+        assert_rounded(actual, expected, dtype, slack=1e-5)
+    returns = oracles.reinforce_plus_plus_advantages(rewards, mask, eps=0.1)
+    assert_rounded(reinforce_plus_plus_advantages(rewards, mask, eps=0.1), returns, dtype, slack=1e-4)
+
+
+@given(masks(), SEEDS, st.lists(st.integers(0, 2), min_size=5, max_size=5))
+def test_the_baseline_agrees_with_the_oracle_also_for_unscorable_rollouts(
+    mask: Tensor, seed: int, ids: list[int]
+) -> None:
+    groups, rewards = torch.tensor(ids[: len(mask)]), noise(seed, len(mask)).mul(2).round()
+    rewards[noise(seed + 1, len(mask)) < -1] = torch.nan
+    expected = oracles.reinforce_plus_plus_baseline_advantages(rewards, mask, groups, eps=0.1)
+    for form in (groups, GroupLayout.from_ids(groups)):
+        assert_same(reinforce_plus_plus_baseline_advantages(rewards, mask, form, eps=0.1), expected)
+
+
+@given(masks(), SEEDS)
+def test_an_unscorable_rollout_is_left_out(mask: Tensor, seed: int) -> None:
+    rewards, values = noise(seed, len(mask) + 1), noise(seed + 1, *mask.shape)
+    rewards[0] = torch.nan
+    mask, values = torch.cat([torch.ones_like(mask[:1]), mask]), torch.cat([values[:1], values])
+    per_token = token_level_rewards(rewards, mask)
+    whitened = reinforce_plus_plus_advantages(per_token, mask)
+    assert whitened[0].count_nonzero() == 0
+    assert_same(whitened[1:], reinforce_plus_plus_advantages(per_token[1:], mask[1:]))
+    advantages, returns = gae_advantages(per_token, values, mask)
+    assert advantages[0].count_nonzero() == 0
+    assert_same(returns[0], values[0])
+
+
+@given(st.floats(-1e4, 1e4), masks())
+def test_equal_rewards_are_exactly_zero(constant: float, mask: Tensor) -> None:
+    rewards = torch.full((len(mask),), constant)
+    assert reinforce_plus_plus_advantages(token_level_rewards(rewards, mask), mask).count_nonzero() == 0
+    groups = torch.zeros(len(mask)).long()
+    assert reinforce_plus_plus_baseline_advantages(rewards, mask, groups).count_nonzero() == 0
+
+
+def test_a_singleton_does_not_let_its_reward_through() -> None:
+    rewards, mask = torch.tensor([100.0, 1.0, 0.0]), torch.ones(3, 2).bool()
+    assert reinforce_plus_plus_baseline_advantages(rewards, mask, torch.tensor([0, 1, 1]))[0].count_nonzero() == 0
+
+
+@given(masks(), SEEDS, RATES)
+def test_passes_gradcheck(mask: Tensor, seed: int, discount: float) -> None:
+    rewards, groups = noise(seed, *mask.shape).requires_grad_(), torch.zeros(len(mask)).long()
+    check = torch.autograd.gradcheck
+    assert check(lambda x: reinforce_plus_plus_advantages(x, mask, discount=discount, eps=0.1), (rewards,))
+    assert check(lambda x: reinforce_plus_plus_baseline_advantages(x[:, 0], mask, groups, eps=0.1), (rewards,))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 0), (0, 3)])
+def test_without_a_valid_token_everything_is_zero(shape: tuple[int, int]) -> None:
+    mask, rubbish = torch.zeros(shape, dtype=torch.bool), torch.full(shape, torch.nan)
+    result, grad = gradients(lambda x: reinforce_plus_plus_advantages(x, mask), rubbish)
+    assert result.shape == shape
+    assert result.count_nonzero() == grad.count_nonzero() == 0
+    assert all(x.shape == shape and x.count_nonzero() == 0 for x in gae_advantages(rubbish, rubbish, mask))

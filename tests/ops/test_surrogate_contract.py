@@ -1,0 +1,142 @@
+"""What holds for every surrogate: its oracle, finite at any ratio, exact at ratio 1, blind to what is masked."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from torch import Tensor
+
+from clipo_ops import log_ratio
+
+from . import oracles
+from .helpers import HALF, assert_rounded, assert_same, gradients
+from .strategies import Tokens, noise, tokens
+from .surrogates import NAMES, PER_TOKEN, call, cast, oracle, ratios, reduced
+
+every_surrogate = pytest.mark.parametrize("name", NAMES)
+WEIGHTED = ["cispo_surrogate", "dppo_surrogate", "vespo_surrogate"]
+NOT_BY_RANK = [name for name in NAMES if not name.endswith("cov_surrogate")]  # ranks of ties are rounding
+
+
+@pytest.mark.parametrize("name", NOT_BY_RANK)
+@given(tokens())
+def test_agrees_with_the_oracle(name: str, batch: Tokens) -> None:
+    loss = call(name, batch).loss
+    valid = batch.mask if name == "geometric_mean_surrogate" else torch.ones_like(batch.mask)
+    assert_same(loss[valid], oracle(name, batch)[valid])
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("name", NOT_BY_RANK)
+@given(tokens())
+def test_half_precision_is_rounded_once(name: str, dtype: torch.dtype, batch: Tokens) -> None:
+    half = cast(batch, dtype)
+    differences = ratios(batch).clamp(-1, 1).to(dtype)
+    exact = half._replace(
+        logprobs=half.logprobs.double(),
+        old_logprobs=half.logprobs.double() - differences.double(),
+        advantages=half.advantages.double(),
+    )
+    expected = oracle(name, exact)
+    assert_rounded(call(name, half, differences).loss, expected, dtype, slack=2e-5)
+
+
+@every_surrogate
+@given(tokens())
+def test_any_ratio_gives_a_finite_loss_and_gradient(name: str, batch: Tokens) -> None:
+    assert all(result.isfinite().all() for result in reduced(name, cast(batch, torch.float32)))
+    assert call(name, cast(batch, torch.float32)).ratio.isfinite().all()
+
+
+@every_surrogate
+@given(tokens())
+def test_without_an_advantage_there_is_no_loss_and_no_gradient(name: str, batch: Tokens) -> None:
+    options = {"kl_weight": 0.0} if name == "kl_cov_surrogate" else {}  # its penalty needs no advantage
+    value, grad = reduced(name, batch._replace(advantages=torch.zeros_like(batch.advantages)), **options)
+    assert value.item() == 0
+    assert grad.count_nonzero() == 0
+
+
+@every_surrogate
+@given(tokens())
+def test_at_ratio_one_the_gradient_is_that_of_minus_advantage_times_log_probability(name: str, batch: Tokens) -> None:
+    options = {"covariance_low": 1e8, "covariance_high": 1e9} if name == "clip_cov_surrogate" else {}
+    same = batch._replace(old_logprobs=batch.logprobs)
+    _, grad = reduced(name, same, **options)
+    _, expected = reduced("policy_gradient_surrogate", same)
+    assert_same(grad, expected)
+
+
+@every_surrogate
+@given(tokens())
+def test_what_is_under_the_mask_changes_neither_value_nor_gradient(name: str, batch: Tokens) -> None:
+    dirty = batch._replace(
+        logprobs=torch.where(batch.mask, batch.logprobs, torch.nan),
+        old_logprobs=torch.where(batch.mask, batch.old_logprobs, torch.nan),
+    )
+
+    def clean(tokens: Tokens) -> tuple[Tensor, ...]:
+        """By way of `log_ratio`, which puts 0 under the mask."""
+
+        def loss(x: Tensor) -> Tensor:
+            now = tokens._replace(logprobs=x)
+            per_token = call(name, now, log_ratio(x, tokens.old_logprobs, tokens.mask)).loss
+            return torch.where(tokens.mask, per_token, 0)
+
+        return gradients(loss, tokens.logprobs)
+
+    assert_same(clean(dirty), clean(batch), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", PER_TOKEN)
+@given(tokens())
+def test_an_advantage_per_rollout_is_that_of_each_token(name: str, batch: Tokens) -> None:
+    per_token = batch._replace(advantages=batch.advantages.unsqueeze(1).expand(batch.mask.shape))
+    assert_same(tuple(call(name, per_token)), tuple(call(name, batch)))
+
+
+@pytest.mark.parametrize("name", NOT_BY_RANK)
+@given(tokens())
+def test_rollouts_may_come_in_any_order(name: str, batch: Tokens) -> None:
+    order = torch.arange(len(batch.mask)).flip(0)
+    turned = Tokens(*(x[order] for x in batch))
+    assert_same(tuple(call(name, turned)), tuple(x[order] for x in call(name, batch)))
+
+
+@every_surrogate
+def test_nothing_but_the_loss_has_a_gradient_and_never_to_the_advantages(name: str) -> None:
+    batch = Tokens(
+        noise(0, 2, 3).requires_grad_(), noise(1, 2, 3), noise(2, 2).requires_grad_(), torch.ones(2, 3).bool()
+    )
+    result = call(name, batch)
+    assert result.loss.requires_grad
+    assert not result.ratio.requires_grad
+    assert torch.autograd.grad(result.loss.sum(), batch.advantages, allow_unused=True) == (None,)
+
+
+@every_surrogate
+def test_an_empty_batch_has_an_empty_result(name: str) -> None:
+    for shape in ((0, 3), (2, 0)):
+        empty = torch.zeros(shape)
+        result = call(name, Tokens(empty, empty, torch.zeros(shape[0]), empty.bool()))
+        assert result.loss.shape == result.ratio.shape == result.clipped.shape == shape
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WEIGHTED])
+def test_passes_gradcheck(name: str) -> None:
+    batch = Tokens(noise(0, 3, 4), noise(1, 3, 4), noise(2, 3), torch.ones(3, 4).bool())
+    assert torch.autograd.gradcheck(
+        lambda x: call(name, batch._replace(logprobs=x)).loss, (batch.logprobs.requires_grad_(),)
+    )
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+@given(tokens())
+def test_a_weight_is_a_constant_to_the_gradient(name: str, batch: Tokens) -> None:
+    assume(batch.logprobs.abs().min() > 1e-3)
+    loss, grad = gradients(lambda x: call(name, batch._replace(logprobs=x)).loss, batch.logprobs)
+    _, factors = gradients(lambda x: x, batch.logprobs)  # the cotangent
+    assert_same(grad, loss / batch.logprobs * factors, rtol=1e-7)
+
+
+def test_every_surrogate_stands_in_the_table_of_this_test() -> None:
+    assert {name for name in vars(oracles) if name.endswith("_surrogate")} == set(NAMES)

@@ -1,0 +1,100 @@
+"""CISPO's bounds, DPPO's trust region, SAPO's gate: known values and the clip indicators."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipo_ops import cispo_surrogate, clipped_surrogate, dppo_surrogate, policy_gradient_surrogate, sapo_surrogate
+
+from .helpers import assert_same
+from .strategies import Tokens, tokens
+from .surrogates import call, oracle, ratios
+
+CISPO = st.fixed_dictionaries(
+    {"ratio_low": st.sampled_from([0.0, 0.8, 1.0]), "ratio_high": st.sampled_from([1.0, 5.0])}
+)
+DPPO = st.fixed_dictionaries(
+    {
+        "divergence": st.sampled_from(["tv", "kl"]),
+        "threshold_low": st.sampled_from([0.01, 0.2]),
+        "threshold_high": st.sampled_from([0.05, 0.3, 1e9]),
+        "ratio_high": st.sampled_from([1.0, 20.0]),
+    }
+)
+SAPO = st.fixed_dictionaries(
+    {name: st.sampled_from([0.1, 1.0, 10.0]) for name in ("temperature_positive", "temperature_negative")}
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"), [("cispo_surrogate", CISPO), ("dppo_surrogate", DPPO), ("sapo_surrogate", SAPO)]
+)
+@given(st.data(), tokens())
+def test_agrees_with_the_oracle_for_any_options(name: str, drawn: Any, data: st.DataObject, batch: Tokens) -> None:
+    options = data.draw(drawn)
+    assert_same(call(name, batch, **options).loss, oracle(name, batch, **options))
+
+
+@given(tokens(), CISPO)
+def test_cispo_says_where_the_weight_is_not_the_ratio(batch: Tokens, bounds: dict[str, float]) -> None:
+    result = call("cispo_surrogate", batch, **bounds)
+    outside = (result.ratio < bounds["ratio_low"]) | (result.ratio > bounds["ratio_high"])
+    assert torch.equal(result.clipped, outside)
+
+
+def test_cispo_keeps_the_gradient_of_a_token_that_ppo_clips() -> None:
+    logprobs, d = torch.tensor([[-1.0]], requires_grad=True), torch.tensor([[3.0]])
+    advantage = torch.ones(1)
+    assert clipped_surrogate(d, advantage).clipped.item()
+    (grad,) = torch.autograd.grad(cispo_surrogate(logprobs, d, advantage).loss.sum(), logprobs)
+    assert grad.item() == -5
+
+
+@given(tokens(), DPPO)
+def test_dppo_drops_only_what_moves_on_the_way_of_its_advantage(batch: Tokens, options: dict[str, Any]) -> None:
+    result = call("dppo_surrogate", batch, **options)
+    assert not (result.clipped & (batch.advantages.unsqueeze(1) * ratios(batch) <= 0)).any()
+    assert result.loss[result.clipped].count_nonzero() == 0
+
+
+def test_dppo_lets_a_rare_token_grow_that_ppo_clips_and_stops_a_likely_one() -> None:
+    """A ratio of 2 at probability .0001 moves little; one of 1.6 at .5 moves much."""
+    old = torch.tensor([[math.log(1e-4), math.log(0.5)]])
+    new = torch.tensor([[math.log(2e-4), math.log(0.8)]])
+    for divergence in ("tv", "kl"):
+        result = dppo_surrogate(new, new - old, torch.ones(1), divergence=divergence, threshold_high=0.1)
+        assert result.clipped.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("divergence", ["tv", "kl"])
+def test_a_certain_token_has_a_finite_divergence(divergence: str) -> None:
+    logprobs, d = torch.tensor([[0.0, 0.0, -1e-9]]), torch.tensor([[0.0, 1.0, -1.0]])
+    result = dppo_surrogate(logprobs, d, torch.tensor([[1.0, 1.0, -1.0]]), divergence=divergence)
+    assert result.clipped.tolist()[0][:2] == [False, True]
+    assert result.loss.isfinite().all()
+
+
+@given(tokens(), SAPO)
+def test_sapo_never_clips_and_its_gate_is_bounded(batch: Tokens, temperatures: dict[str, float]) -> None:
+    result = call("sapo_surrogate", batch, **temperatures)
+    assert not result.clipped.any()
+    lowest = min(temperatures.values())
+    assert (result.loss.abs() <= 4 / lowest * batch.advantages.abs().unsqueeze(1) + 1e-12).all()
+
+
+def test_sapo_fades_a_token_out_on_either_side() -> None:
+    d = torch.tensor([[-5.0, 0.0, 5.0]], requires_grad=True)
+    (grad,) = torch.autograd.grad(sapo_surrogate(d, torch.ones(1)).loss.sum(), d)
+    assert grad[0, 1].item() == -1
+    assert (grad[0, [0, 2]].abs() < 0.01).all()
+
+
+@given(tokens())
+def test_reinforce_has_ratio_one_everywhere(batch: Tokens) -> None:
+    result = policy_gradient_surrogate(batch.logprobs, batch.advantages)
+    assert torch.equal(result.ratio, torch.ones_like(result.ratio))
+    assert_same(result.loss, -batch.advantages.unsqueeze(1) * batch.logprobs)
