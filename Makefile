@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-peers test-verl test-vllm lint types docs serve-docs bench snapshot clean help
+.PHONY: demo demo-words test test-deep test-peers test-verl test-vllm lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,10 +38,10 @@ test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples 
 	touch $@
 
 test-peers: .venv-trl/installed  ## The same numbers as TRL, Liger Kernel and pytorch-metric-learning, in .venv-trl.
-	.venv-trl/bin/python -m pytest tests/parity/test_trl*.py tests/parity/test_liger.py tests/parity/test_metric_learning.py
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest tests/parity/test_trl*.py tests/parity/test_liger.py tests/parity/test_metric_learning.py
 
 test-verl: .venv-verl/installed  ## The same numbers as verl, in .venv-verl.
-	.venv-verl/bin/python -m pytest tests/parity/test_verl*.py
+	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/parity/test_verl*.py
 
 test-vllm: .venv-vllm/installed  ## The trainer with a real vLLM on a CPU, in .venv-vllm.
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines
@@ -62,6 +62,10 @@ serve-docs: .venv/installed  ## The site at http://127.0.0.1:8000, rebuilt on ch
 bench: .venv/installed  ## Benchmarks, each with its limit or peer in the same run.
 	$(BIN)/python benchmarks/ops.py
 	$(BIN)/python benchmarks/step.py
+
+bench-peers: .venv-trl/installed .venv-verl/installed  ## The same next to TRL's and verl's own code.
+	.venv-trl/bin/python benchmarks/peers_trl.py
+	.venv-verl/bin/python benchmarks/peers_verl.py
 
 snapshot: .venv/installed  ## Accept the present public API as the one that tests compare with.
 	$(BIN)/python tests/ops/api_snapshot.py

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.table import Table
 
 # glibc gives large freed buffers back to the system, and every new one then costs page faults: as much as the work
 # itself, and depending on what ran before. Keeping them makes runs agree.
@@ -65,6 +67,14 @@ def machine() -> dict[str, Any]:
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
     }
+
+
+def print_ratios(peer: str, rows: dict[str, tuple[float, float]]) -> None:
+    """A table of our seconds and a peer's."""
+    table = Table("what", "ours", peer, "ratio")
+    for name, (ours, theirs) in rows.items():
+        table.add_row(name, f"{ours * 1e3:.3f} ms", f"{theirs * 1e3:.3f} ms", f"{ours / theirs:.3g}")
+    Console(width=120).print(table, machine())
 
 
 def _status(field: str) -> int:

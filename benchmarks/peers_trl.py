@@ -1,0 +1,98 @@
+"""Ours next to TRL's own code: `.venv-trl/bin/python benchmarks/peers_trl.py [--rounds 50]`, after `make test-peers`.
+
+Advantages against the lines of its trainer, with its `nanstd`, which want equal groups in order. Losses against its
+whole `_compute_loss`, metrics and all, from log-probabilities to their gradient.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import keep_freed_buffers, print_ratios, time_side_by_side
+from torch import Tensor
+from trl.trainer.utils import nanstd
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from clipo_ops import GroupLayout, cispo_loss, dapo_loss, grpo_advantages, grpo_loss, sapo_loss, vespo_loss
+from tests.parity.batches import Tokens
+from tests.parity.trl_stub import trainer
+
+LOSSES = {"grpo": grpo_loss, "dapo": dapo_loss, "cispo": cispo_loss, "sapo": sapo_loss, "vespo": vespo_loss}
+
+
+def advantages(rounds: int) -> dict[str, tuple[float, float]]:
+    rewards, size = (torch.rand(8192) < 0.5).float(), 16
+    layout = GroupLayout.from_size(len(rewards), size, device="cpu")
+    ids = (torch.arange(len(rewards)) // size)[torch.randperm(len(rewards))]
+
+    def theirs() -> Tensor:
+        rows = rewards.view(-1, size)
+        mean = torch.nanmean(rows, dim=1).repeat_interleave(size, dim=0)
+        return torch.nan_to_num((rewards - mean) / (nanstd(rows, dim=1).repeat_interleave(size, dim=0) + 1e-4), nan=0.0)
+
+    torch.testing.assert_close(grpo_advantages(rewards, layout, eps=1e-4), theirs(), rtol=1e-4, atol=1e-4)
+    calls = {
+        "TRL": theirs,
+        "layout": lambda: grpo_advantages(rewards, layout),
+        "shuffled ids": lambda: grpo_advantages(rewards, ids),
+    }
+    times = time_side_by_side(calls, rounds=20 * rounds)
+    return {
+        f"grpo_advantages, 8192 rollouts, {name}": (times[name], times["TRL"]) for name in ("layout", "shuffled ids")
+    }
+
+
+def batch(rollouts: int = 512, tokens: int = 1024) -> Tokens:
+    torch.manual_seed(0)
+    logprobs = -torch.rand(rollouts, tokens) * 3
+    mask = torch.arange(tokens) < torch.randint(1, tokens + 1, (rollouts, 1))
+    return Tokens(logprobs, logprobs + torch.randn_like(logprobs) * 0.1, torch.randn(rollouts), mask, -logprobs)
+
+
+def trls(tokens: Tokens, leaf: Tensor, loss_type: str) -> Callable[[], Any]:
+    """Value and gradient by TRL's trainer, made once; its epsilons are the papers'."""
+    high = {"dapo": 0.28, "cispo": 5.0}.get(loss_type)
+    self = trainer(loss_type=loss_type, epsilon=0.2, epsilon_high=high)
+    self._get_per_token_logps_and_entropies = lambda *_, **__: (leaf, tokens.entropy, None)
+    ids, mask = torch.zeros(leaf.shape, dtype=torch.long), tokens.mask.long()
+    prompt = {"prompt_ids": ids[:, :1], "prompt_mask": torch.ones_like(ids[:, :1])}
+    completion = {"completion_ids": ids, "completion_mask": mask, "num_items_in_batch": mask.sum()}
+    given = {"advantages": tokens.advantages, "old_per_token_logps": tokens.old_logprobs, **prompt, **completion}
+
+    def step() -> tuple[Tensor, Tensor]:
+        loss = self._compute_loss(None, given)
+        return loss, torch.autograd.grad(loss, leaf)[0]
+
+    return step
+
+
+def losses(rounds: int) -> dict[str, tuple[float, float]]:
+    tokens = batch()
+    leaf, rows = tokens.logprobs.clone().requires_grad_(), {}
+    for name, function in LOSSES.items():
+
+        def ours(function: Callable[..., Tensor] = function) -> tuple[Tensor, Tensor]:
+            loss = function(leaf, tokens.old_logprobs, tokens.advantages, tokens.mask)
+            return loss, torch.autograd.grad(loss, leaf)[0]
+
+        peer = trls(tokens, leaf, name)
+        torch.testing.assert_close(ours(), peer(), rtol=1e-3, atol=1e-5)
+        times = time_side_by_side({"ours": ours, "TRL": peer}, rounds=rounds)
+        rows[f"{name}_loss, 512 x 1024, value and gradient"] = (times["ours"], times["TRL"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50)
+    rounds = parser.parse_args().rounds
+    keep_freed_buffers()
+    print_ratios("TRL", {**advantages(rounds), **losses(rounds)})
+
+
+if __name__ == "__main__":
+    main()
