@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-peers test-verl lint types docs serve-docs bench bench-peers snapshot clean help
+.PHONY: demo demo-words test test-deep test-peers test-verl test-vllm lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ test-peers: .venv-trl/installed  ## The same numbers as TRL, Liger Kernel and py
 
 test-verl: .venv-verl/installed  ## The same numbers as verl, in .venv-verl.
 	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/parity/test_verl*.py
+
+test-vllm: .venv-vllm/installed  ## The trainer with a real vLLM on a CPU, in .venv-vllm.
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines
 
 lint: .venv/installed  ## ruff: lint and format.
 	$(BIN)/ruff check .

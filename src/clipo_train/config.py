@@ -78,6 +78,13 @@ class RolloutConfig:
     """Tokens a response may have at most."""
     temperature: Positive = 1.0
     """Sampling temperature; log-probabilities are taken at the same one."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What samples. `vllm` is made for speed on a GPU; it needs the extra of that name."""
+    gpu_memory_utilization: Annotated[float, Interval(gt=0, le=1)] = 0.4
+    """Share of a GPU's memory that vLLM takes; the trainer needs the rest."""
+    logprob_tolerance: NonNegative = 1e-3
+    """How far an engine's log-probabilities may be from the trainer's, at the start and after the first update. Beyond
+    it the run stops: it would train on another policy's samples."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -102,6 +109,15 @@ class LossConfig:
     """Weight of the KL to the initial policy; above 0 a frozen copy of it is kept."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """See `clipo_ops.kl_estimate`."""
+    rollout_correction: Literal["none", "truncated", "masked"] = "none"
+    """Weights for the mismatch between trainer and engine; see `clipo_ops.truncated_importance_weights` and
+    `clipo_ops.masked_importance_weights`. Only for an engine with log-probabilities of its own."""
+    rollout_level: Literal["token", "sequence", "geometric"] = "token"
+    """What those weights are a ratio of."""
+    rollout_low: Fraction = 0.5
+    """`masked` drops ratios below it."""
+    rollout_high: Annotated[float, Ge(1)] = 2.0
+    """`masked` drops ratios above it; `truncated` caps them there."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -243,6 +259,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         rollout, optimizer = self.rollout, self.optimizer
+        if self.loss.rollout_correction != "none" and rollout.engine == "transformers":
+            raise ValueError(
+                "loss.rollout_correction: wanted 'none' where the policy itself samples, as by rollout.engine "
+                f"'transformers', got {self.loss.rollout_correction!r}"
+            )
         _divides("rollout.group_size", rollout.group_size, "rollout.batch_size", rollout.batch_size)
         _divides("optimizer.minibatch_size", optimizer.minibatch_size, "rollout.batch_size", rollout.batch_size)
         _divides(

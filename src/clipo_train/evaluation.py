@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from clipo_train.errors import ConfigError
 from clipo_train.estimators import interval, majority, pass_at_k
 from clipo_train.policy import EncodedExample, encode_prompts, load_policy
 from clipo_train.rollout import RolloutEngine, Sampling
-from clipo_train.rollout.transformers import TransformersEngine
+from clipo_train.rollout.loading import load_engine
 from clipo_train.types import Verdict
 from clipo_train.verifiers import VerifierPool, load_verifier
 
@@ -153,7 +155,8 @@ def evaluate(config: TrainConfig) -> dict[str, float]:
     evaluator = load_evaluator(config, tokenizer)
     move: Any = model.to  # its stub is wrong
     model = move("cuda" if torch.cuda.is_available() else "cpu")
-    metrics = evaluator.run(TransformersEngine(model, tokenizer))
+    with closing(load_engine(config, model, tokenizer, chain(*evaluator.sets.values()))) as engine:
+        metrics = evaluator.run(engine)
     if len(sets) > 1:
         metrics["eval/average/accuracy"] = sum(metrics[f"eval/{name}/accuracy"] for name in sets) / len(sets)
     return metrics

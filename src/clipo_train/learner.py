@@ -157,6 +157,7 @@ class Learner:
                 config.loss,
                 denominator=denominator,
                 tokens=tokens,
+                rollout_logprobs=part.logprobs,
             )
             # Processes' gradients are averaged, where the loss is a sum over them.
             accelerator.backward(result.loss * accelerator.num_processes)

@@ -6,7 +6,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops import aggregate, clipped_surrogate, grpo_advantages, kl_estimate, log_ratio
+from clipo_ops import (
+    aggregate,
+    clipped_surrogate,
+    grpo_advantages,
+    kl_estimate,
+    log_ratio,
+    masked_importance_weights,
+    truncated_importance_weights,
+)
 from clipo_train.config import LossConfig
 from clipo_train.head import ClipoHead
 from clipo_train.rollout import Rollouts
@@ -50,6 +58,7 @@ def policy_loss(
     *,
     denominator: Float[Tensor, ""],
     tokens: Float[Tensor, ""],
+    rollout_logprobs: Float[Tensor, "rollouts tokens"] | None = None,
 ) -> PolicyLoss:
     """The clipped surrogate, plus a weighted KL to the reference policy if there is one.
 
@@ -62,6 +71,7 @@ def policy_loss(
         config: The algorithm.
         denominator: Of the loss, counted over the mini-batch; see `clipo_ops.aggregate_denominator`.
         tokens: Response tokens in the mini-batch.
+        rollout_logprobs: Under the policy that sampled as its engine has them, or None where the two are the same.
     """
     ratio = log_ratio(logprobs, old_logprobs, mask)
     surrogate = clipped_surrogate(
@@ -72,6 +82,8 @@ def policy_loss(
         dual_clip=config.dual_clip,
     )
     per_token = surrogate.loss
+    if rollout_logprobs is not None and config.rollout_correction != "none":
+        per_token = per_token * _mismatch_weights(old_logprobs, rollout_logprobs, mask, config)
     if ref_logprobs is not None:
         per_token = per_token + config.kl_weight * kl_estimate(logprobs, ref_logprobs, estimator=config.kl_estimator)
     # The policy that sampled is the one the estimate's samples come from.
@@ -80,4 +92,20 @@ def policy_loss(
         aggregate(per_token, mask, mode=config.aggregation, denominator=denominator),
         aggregate(surrogate.clipped.float(), mask, denominator=tokens),
         aggregate(moved, mask, denominator=tokens),
+    )
+
+
+def _mismatch_weights(old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, config: LossConfig) -> Tensor:
+    """Importance weights from the engine that sampled to the trainer's policy."""
+    if config.rollout_correction == "truncated":
+        return truncated_importance_weights(
+            old_logprobs, rollout_logprobs, mask, cap=config.rollout_high, level=config.rollout_level
+        )
+    return masked_importance_weights(
+        old_logprobs,
+        rollout_logprobs,
+        mask,
+        low=config.rollout_low,
+        high=config.rollout_high,
+        level=config.rollout_level,
     )

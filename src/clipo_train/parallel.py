@@ -62,6 +62,7 @@ def gather_generation(generation: Generation, accelerator: Accelerator) -> Gener
         gather(generation.response_mask),
         gather_list(generation.texts, accelerator),
         accelerator.gather(generation.finished),
+        None if generation.logprobs is None else gather(generation.logprobs),
     )
 
 

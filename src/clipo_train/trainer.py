@@ -1,5 +1,7 @@
 """The reference trainer, from prompts to an updated policy. Read `Trainer.train`, then `Trainer._step`."""
 
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -20,7 +22,8 @@ from clipo_train.parallel import gather_generation, gather_list, own_block
 from clipo_train.policy import EncodedExample, encode_prompts
 from clipo_train.report import write_report
 from clipo_train.rollout import Rollouts, Sampling
-from clipo_train.rollout.transformers import TransformersEngine
+from clipo_train.rollout.loading import load_engine
+from clipo_train.rollout.mismatch import logprob_gap, require_agreement
 from clipo_train.verifiers import load_verifier
 
 
@@ -53,6 +56,7 @@ class Trainer:
             config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
         )
         self.evaluator = load_evaluator(config, self.learner.tokenizer)
+        self._load_engine()
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0
 
@@ -63,7 +67,7 @@ class Trainer:
             The path of the report.
         """
         config = self.config
-        with self.verifier, self.progress:
+        with self.verifier, closing(self.engine), self.progress:
             self._open_run_dir()
             if self.step == 0:
                 self.metrics.log(0, self.evaluator.run(self.engine))
@@ -84,6 +88,9 @@ class Trainer:
         with self.clock("step"):
             rollouts = self._collect()
             scores = self.learner.score(rollouts.generation, pool=self.head is not None)
+            gap = logprob_gap(rollouts.generation, scores.logprobs)
+            if self.syncs <= 1:  # the weights it began with, and those of the first update
+                require_agreement(gap, self.config.rollout.logprob_tolerance)
             warming_up = self.head is not None and self.head.warming_up
             with self.clock("contrastive"):
                 credit = assign_credit(rollouts, scores.pooled, self.head, self.config.loss)
@@ -92,11 +99,12 @@ class Trainer:
                 with self.clock("update"):
                     update = self.learner.update(rollouts.generation, scores, credit, seed=self._seed(self.step))
                     self.engine.sync()
+                    self.syncs += 1
         self.metrics.completions(sample_rows(self.step, rollouts, credit, self.config.logging.completions))
         described = describe(rollouts, scores, credit)
         contrastive = {} if self.head is None else self.head.metrics
         named = {f"contrastive/{name}": value for name, value in contrastive.items()}
-        return described | named | update | self.clock.read()
+        return described | gap | named | update | self.clock.read()
 
     def _collect(self) -> Rollouts:
         """Samples a group of completions for each of the step's prompts, and has them judged."""
@@ -159,7 +167,7 @@ class Trainer:
                 raise ConfigError(f"{name}: wanted a multiple of the {processes} processes, got {count}")
 
     def _load_model(self) -> None:
-        """Learner, engine and head."""
+        """Learner and head."""
         config = self.config
         task = self.progress.add_task("loading the model", total=None, note="")
         self.learner = Learner(
@@ -171,8 +179,6 @@ class Trainer:
             ),
         )
         self.progress.remove_task(task)
-        sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        self.engine = TransformersEngine(self.learner.policy, self.learner.tokenizer, in_step=sharded)
         self.head = None
         if config.clipo.enabled:
             hidden = self.learner.policy.config.get_text_config().hidden_size
@@ -193,11 +199,18 @@ class Trainer:
             self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens
         )
 
+    def _load_engine(self) -> None:
+        prompts = chain(self.examples, *self.evaluator.sets.values())
+        sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        self.engine = load_engine(self.config, self.learner.policy, self.learner.tokenizer, prompts, in_step=sharded)
+        self.syncs = 0
+
     def _open_run_dir(self) -> None:
         """Creates the run's folder, or goes on in it."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
         if self.config.resume:
             self.step = load_checkpoint(run_dir, accelerator, self.head)
+            self.engine.sync()
         accelerator.wait_for_everyone()  # until all have looked whether the folder exists
         if accelerator.is_main_process:
             run_dir.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 
-from clipo_train import cli, trainer
-from clipo_train.rollout import Generation, Sampling
+from clipo_train import cli
+from clipo_train.rollout import Generation, Sampling, loading
 from clipo_train.rollout.transformers import TransformersEngine
 
 
@@ -59,5 +59,5 @@ if __name__ == "__main__":
     if "--fsdp2" in sys.argv:
         sys.argv.remove("--fsdp2")
         shard_on_cpu()
-    trainer.TransformersEngine = SeededEngine  # type: ignore[misc]
+    loading.TransformersEngine = SeededEngine  # type: ignore[misc]
     sys.exit(cli.main(sys.argv[1:]))

@@ -150,6 +150,11 @@ def test_a_damaged_checkpoint(
             ["--rollout.max_prompt_tokens", "3"],
             "rollout.max_prompt_tokens: wanted at least 8, the shortest prompt, got 3",
         ),
+        (["--rollout.engine", "vllm"], "rollout.engine: wanted an installed vLLM, got none (No module named 'vllm')"),
+        (
+            ["--rollout.engine", "vllm", "--rollout.max_new_tokens", "121"],
+            "rollout.max_new_tokens: wanted at most 120 after a prompt of 8 tokens, since the model has 128 positions",
+        ),
         (["--data.train", "reasoning_gym:chain_sum"], "model.path: wanted a tokenizer with a chat template"),
     ],
 )

@@ -69,6 +69,10 @@ def test_the_configuration_cannot_be_changed() -> None:
             "optimizer: {micro_batch_size: 48}",
             "optimizer.micro_batch_size: wanted a divisor of optimizer.minibatch_size = 64, got 48",
         ),
+        (
+            "loss: {rollout_correction: truncated}",
+            "loss.rollout_correction: wanted 'none' where the policy itself samples, as by rollout.engine ",
+        ),
         ("loss: {aggregation: mean}", "loss.aggregation: input should be 'token-mean', "),
         ("optimizer: {betas: [1, 2, 3]}", "optimizer.betas: tuple should have at most 2 items"),
         ("- a\n- b", "config: wanted a mapping of fields in "),

@@ -38,6 +38,8 @@ class Generation(NamedTuple):
             of `tokens`.
         texts: The responses as text, without special tokens.
         finished: True where the response ended by itself rather than at the length limit.
+        logprobs: The response's log-probabilities as the engine has them, at the sampling temperature (at temperature 0
+            they are those of 1), 0 at padding. None where the policy itself samples: they are the trainer's.
     """
 
     tokens: Int[Tensor, "rollouts sequence"]
@@ -45,6 +47,7 @@ class Generation(NamedTuple):
     response_mask: Bool[Tensor, "rollouts tokens"]
     texts: list[str]
     finished: Bool[Tensor, " rollouts"]
+    logprobs: Float[Tensor, "rollouts tokens"] | None = None
 
     @property
     def response(self) -> Int[Tensor, "rollouts tokens"]:
@@ -63,6 +66,7 @@ class Generation(NamedTuple):
             response[:, : response.shape[1] - unused],
             [self.texts[row] for row in rows.tolist()],
             self.finished[rows],
+            None if self.logprobs is None else self.logprobs[rows, : response.shape[1] - unused],
         )
 
 
@@ -75,6 +79,10 @@ class RolloutEngine(Protocol):
 
     def sync(self) -> None:
         """Takes over the policy's weights after an update."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the engine holds; it samples no more."""
         ...
 
 

@@ -32,6 +32,9 @@ class TransformersEngine:
     def sync(self) -> None:
         """The weights are shared."""
 
+    def close(self) -> None:
+        """It holds nothing of its own."""
+
     @torch.no_grad()
     def generate(self, prompts: Sequence[Sequence[int]], *, samples: int, sampling: Sampling) -> Generation:
         """See `RolloutEngine.generate`. Random numbers come from torch's default generator."""

@@ -1,0 +1,57 @@
+"""From the configuration to a rollout engine."""
+
+from collections.abc import Iterable
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from clipo_train.config import TrainConfig
+from clipo_train.errors import ConfigError
+from clipo_train.policy import EncodedExample
+from clipo_train.rollout import RolloutEngine
+from clipo_train.rollout.transformers import TransformersEngine
+from clipo_train.rollout.vllm import VllmEngine
+
+
+def load_engine(
+    config: TrainConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Iterable[EncodedExample],
+    *,
+    in_step: bool = False,
+) -> RolloutEngine:
+    """The engine of a configuration, with room for the longest of the prompts and its response.
+
+    Args:
+        config: Which engine.
+        model: The policy.
+        tokenizer: Its tokenizer.
+        prompts: All that it will be given.
+        in_step: As in `TransformersEngine`.
+
+    Raises:
+        ConfigError: vLLM is not installed, does not run this model here, or would need more positions than it has;
+            several processes with it.
+    """
+    rollout = config.rollout
+    if rollout.engine == "transformers":
+        return TransformersEngine(model, tokenizer, in_step=in_step)
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if processes > 1:
+        raise ConfigError(f"rollout.engine: wanted 'transformers' with {processes} processes, got 'vllm'")
+    new = max(rollout.max_new_tokens, config.evaluation.max_new_tokens or 0)
+    longest = max(len(item.prompt_ids) for item in prompts)
+    positions = model.config.get_text_config().max_position_embeddings
+    if longest + new > positions:
+        raise ConfigError(
+            f"rollout.max_new_tokens: wanted at most {positions - longest} after a prompt of {longest} tokens, since "
+            f"the model has {positions} positions, got {new}"
+        )
+    return VllmEngine(
+        model,
+        tokenizer,
+        dtype="bfloat16" if config.mixed_precision == "bf16" else config.model.dtype,
+        max_model_len=longest + new,
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+    )
