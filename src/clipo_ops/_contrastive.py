@@ -101,9 +101,7 @@ def contrastive_loss(
     require(similarity in ("cosine", "l2"), "similarity", "'cosine' or 'l2'", similarity)
     require(floor in ("none", "log_positives"), "floor", "'none' or 'log_positives'", floor)
     require(reduction in ("mean", "sum", "none"), "reduction", "'mean', 'sum' or 'none'", reduction)
-    if scope == "group":
-        groups = as_layout(groups, len(success))
-    is_anchor = contrastive_anchors(success, groups, scope=scope, anchors=anchors)
+    _require_choices(scope, anchors)
 
     def losses_of(cosines: Tensor, anchor: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
         idle = anchor.logical_not().unsqueeze(-1)
@@ -113,10 +111,12 @@ def contrastive_loss(
             losses = losses - positives.sum(-1).clamp(min=1).to(losses.dtype).log()
         return torch.where(anchor, losses, 0)
 
-    if isinstance(groups, GroupLayout) and scope == "group":
-        losses = _within_groups(losses_of, embeddings, success, groups, is_anchor)
-        losses = groups.scatter(losses) if reduction == "none" else losses.sum()
+    if scope == "group":
+        layout = as_layout(groups, len(success))
+        losses, is_anchor = _within_groups(losses_of, embeddings, success, layout, anchors)
+        losses = layout.scatter(losses) if reduction == "none" else losses.sum()
     else:
+        is_anchor = contrastive_anchors(success, groups, scope=scope, anchors=anchors)
         number = group_numbers(groups) if scope == "cross" else None
         row_losses = partial(_rows_of_batch, losses_of, success=success, is_anchor=is_anchor, number=number)
         losses = tiled_losses(embeddings, row_losses, objective, total=reduction != "none")
@@ -156,8 +156,7 @@ def contrastive_anchors(
         >>> contrastive_anchors(torch.tensor([True, True, False, True, True]), torch.tensor([0, 0, 0, 1, 1]))
         tensor([ True,  True, False, False, False])
     """
-    require(scope in ("group", "cross", "batch"), "scope", "'group', 'cross' or 'batch'", scope)
-    require(anchors in ("success", "all"), "anchors", "'success' or 'all'", anchors)
+    _require_choices(scope, anchors)
     require_rollouts(len(success), "groups", len(groups.position if isinstance(groups, GroupLayout) else groups))
     whole = torch.zeros_like(success, dtype=torch.long)  # the batch as one group
     pool = whole if scope == "batch" else groups
@@ -168,13 +167,24 @@ def contrastive_anchors(
     return is_anchor & success if anchors == "success" else is_anchor
 
 
+def _require_choices(scope: str, anchors: str) -> None:
+    require(scope in ("group", "cross", "batch"), "scope", "'group', 'cross' or 'batch'", scope)
+    require(anchors in ("success", "all"), "anchors", "'success' or 'all'", anchors)
+
+
 def _within_groups(
-    losses_of: _Losses, embeddings: Tensor, success: Tensor, layout: GroupLayout, is_anchor: Tensor
-) -> Tensor:
-    right, _, pairs = success_pairs(success, layout)
-    positives = pairs & (right.unsqueeze(2) == right.unsqueeze(1))
-    is_anchor = layout.gather(is_anchor) & layout.valid
-    return losses_of(group_cosines(embeddings, layout), is_anchor, positives, pairs)
+    losses_of: _Losses, embeddings: Tensor, success: Tensor, layout: GroupLayout, anchors: str
+) -> tuple[Tensor, Tensor]:
+    """Losses and anchors of each slot; the anchors as `contrastive_anchors` has them, counted where they lie."""
+    right, wrong, pairs = success_pairs(success, layout)
+    correct, incorrect = right.sum(1, keepdim=True), wrong.sum(1, keepdim=True)
+    is_anchor = right & (correct >= 2) & (incorrect >= 1)
+    alike = right.unsqueeze(1)  # to a correct anchor
+    if anchors == "all":
+        is_anchor = is_anchor | (wrong & (incorrect >= 2) & (correct >= 1))
+        alike = right.unsqueeze(2) == alike
+    positives = pairs & alike
+    return losses_of(group_cosines(embeddings, layout), is_anchor, positives, pairs), is_anchor
 
 
 def _rows_of_batch(

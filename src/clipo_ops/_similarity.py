@@ -43,6 +43,8 @@ def success_pairs(success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor,
     laid_out = layout.gather(success)
     slot = torch.arange(layout.valid.shape[1], device=success.device)
     different = slot.unsqueeze(1) != slot
+    if layout.ordered:  # no slot is empty
+        return laid_out, laid_out.logical_not(), different.expand(len(laid_out), -1, -1)
     pairs = layout.valid.unsqueeze(2) & layout.valid.unsqueeze(1) & different
     return laid_out & layout.valid, laid_out.logical_not() & layout.valid, pairs
 
