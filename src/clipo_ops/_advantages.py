@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clipo_ops._combination import informative_groups
-from clipo_ops._groups import Groups, group_moments, group_reducer, standardized
+from clipo_ops._groups import Groups, group_moments, group_reducer, group_zscores, standardized
 from clipo_ops._typing import at_least_float32, require, shaped
 
 if TYPE_CHECKING:
@@ -57,14 +57,13 @@ def grpo_advantages(
     require(scale in ("group", "batch", "none"), "scale", "'group', 'batch' or 'none'", scale)
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
-    centered, squares, size = group_moments(values, groups)
+    if scale == "group":
+        return group_zscores(values, groups, eps).to(rewards.dtype)
+    centered = group_moments(values, groups).centered
     if scale == "none":
         return centered.to(rewards.dtype)
-    if scale == "group":
-        variance = squares / (size - 1).clamp(min=1)
-    else:
-        batch = group_moments(values, torch.zeros_like(values, dtype=torch.int64))
-        variance = batch.squares / (batch.size - 1).clamp(min=1)
+    batch = group_moments(values, torch.zeros_like(values, dtype=torch.int64))
+    variance = batch.squares / (batch.size - 1).clamp(min=1)
     return standardized(centered, variance, eps).to(rewards.dtype)
 
 

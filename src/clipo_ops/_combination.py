@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._groups import Groups, group_moments, group_reducer, standardized
+from clipo_ops._groups import Groups, group_reducer, group_zscores, standardized
 from clipo_ops._typing import at_least_float32, require, shaped
 
 if TYPE_CHECKING:
@@ -98,19 +98,13 @@ def combine_rewards(
     values = at_least_float32(rewards)
     given = values.isnan().logical_not()
     if method == "gdpo":
-        columns = [_group_scores(column, groups, eps) for column in values.unbind(1)]
+        columns = [group_zscores(column, groups, eps) for column in values.unbind(1)]
     else:
         columns = list(torch.where(given, values, 0).unbind(1))
     factors = [1.0] * len(columns) if weights is None else weights
     require(len(factors) == len(columns), "weights", "one number per signal", weights)
     total = sum((factor * column for factor, column in zip(factors, columns, strict=True)), values.new_zeros(()))
     return torch.where(given.any(1), total, torch.nan).to(rewards.dtype)
-
-
-def _group_scores(values: Tensor, groups: Groups, eps: float) -> Tensor:
-    """Each value less its group's mean, over its group's sample standard deviation; 0 for NaN."""
-    centered, squares, size = group_moments(values, groups)
-    return standardized(centered, squares / (size - 1).clamp(min=1), eps)
 
 
 @shaped

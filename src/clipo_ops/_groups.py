@@ -154,13 +154,20 @@ def group_moments(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Moment
     rather than the values themselves, so that a constant group comes out as exactly 0, and nothing is lost where values
     are large next to their spread.
     """
-    known = values.isnan().logical_not()
     if isinstance(groups, GroupLayout):
         layout = as_layout(groups, len(values))
-        rows = _moments(layout.gather(values), layout.gather(known) & layout.valid, _over_row)
-        return Moments(*(layout.scatter(column.expand_as(layout.valid)) for column in rows))
+        return Moments(*(layout.scatter(column.expand_as(layout.valid)) for column in _row_moments(values, layout)))
     number = group_numbers(groups)
+    known = values.isnan().logical_not()
     return _moments(values, known, lambda column, reduce: _over_segment(column, number, reduce))
+
+
+def group_zscores(values: Shaped[Tensor, " rollouts"], groups: Groups, eps: float) -> Shaped[Tensor, " rollouts"]:
+    """Values less their group's mean, over its standard deviation; a constant group is exactly 0."""
+    if not isinstance(groups, GroupLayout):
+        return _zscores(group_moments(values, groups), eps)
+    layout = as_layout(groups, len(values))
+    return layout.scatter(_zscores(_row_moments(values, layout), eps))
 
 
 def group_reducer(groups: Groups, rollouts: int) -> Callable[[Tensor, str], Tensor]:
@@ -184,6 +191,17 @@ def standardized(centered: Tensor, variance: Tensor, eps: float) -> Tensor:
     constant = variance == 0
     deviation = torch.where(constant, 1, variance).sqrt() + eps
     return torch.where(constant, 0, centered / deviation)
+
+
+def _zscores(moments: Moments, eps: float) -> Tensor:
+    return standardized(moments.centered, moments.squares / (moments.size - 1).clamp(min=1), eps)
+
+
+def _row_moments(values: Tensor, layout: GroupLayout) -> Moments:
+    """Those of the slots of each group; what all of a group share has one column."""
+    rows = layout.gather(values)
+    known = rows.isnan().logical_not()
+    return _moments(rows, known if layout.ordered else known & layout.valid, _over_row)
 
 
 def _moments(values: Tensor, known: Tensor, over_group: Callable[[Tensor, str], Tensor]) -> Moments:

@@ -83,7 +83,9 @@ def cispo_surrogate(
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
     ratio = bounded_exp(at_least_float32(log_ratio.detach()))
     weight = ratio.clamp(ratio_low, ratio_high)
-    clipped = (ratio > ratio_high).logical_or_(ratio < ratio_low)
+    clipped = ratio > ratio_high
+    if ratio_low > 0:
+        clipped = clipped.logical_or_(ratio < ratio_low)
     loss = weight.mul_(-per_token(advantages, ratio)) * at_least_float32(logprobs)
     return surrogate(loss, ratio, log_ratio.dtype, clipped=clipped)
 
