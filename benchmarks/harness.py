@@ -1,15 +1,17 @@
 """Timing and memory of functions, several of them side by side, and what machine it was."""
 
+import argparse
 import datetime as dt
+import json
 import os
 import platform
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -75,12 +77,49 @@ def machine() -> dict[str, Any]:
     }
 
 
-def print_ratios(peer: str, rows: dict[str, tuple[float, float]]) -> None:
-    """A table of our seconds and a peer's."""
-    table = Table("what", "ours", peer, "ratio")
-    for name, (ours, theirs) in rows.items():
-        table.add_row(name, f"{ours * 1e3:.3f} ms", f"{theirs * 1e3:.3f} ms", f"{ours / theirs:.3g}")
-    Console(width=120).print(table, machine())
+class Row(NamedTuple):
+    """One comparison; `wanted` bounds the ratio of ours to the other."""
+
+    what: str
+    ours: str
+    other: str
+    ratio: float
+    wanted: float | None
+
+
+def timed(what: str, ours: float, other: float, wanted: float | None = None) -> Row:
+    """A comparison of seconds."""
+    return Row(what, seconds(ours), seconds(other), ours / other, wanted)
+
+
+def sized(what: str, ours: float, other: float, wanted: float | None = None) -> Row:
+    """A comparison of bytes."""
+    return Row(what, f"{ours / 2**20:.0f} MiB", f"{other / 2**20:.0f} MiB", ours / other, wanted)
+
+
+def seconds(value: float) -> str:
+    return f"{value * 1e6:.0f} us" if value < 1e-3 else f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def arguments_parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """What every benchmark takes: `--rounds` and `--output`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--output", type=Path, help="a JSON file to write; the docs draw benchmarks/results/*.json")
+    return parser
+
+
+def publish(rows: Sequence[Row], output: Path | None) -> None:
+    """The rows as a table, and as JSON if there is a file to write."""
+    table = Table("what", "ours", "other", "ratio", "wanted", "met")
+    for row in rows:
+        met = "" if row.wanted is None else "yes" if row.ratio <= row.wanted else "NO"
+        table.add_row(*row[:3], f"{row.ratio:.3g}", "" if row.wanted is None else f"<= {row.wanted:.3g}", met)
+    Console(width=160).print(table, machine())
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        result = {"machine": machine(), "rows": [row._asdict() for row in rows]}
+        output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _status(field: str) -> int:

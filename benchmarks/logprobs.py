@@ -7,16 +7,22 @@ log-probabilities that each have a gradient of their own. Ours gives the entropy
 """
 
 import argparse
-import json
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import torch
-from harness import extra_memory, keep_freed_buffers, machine, ordinary_environment, time_side_by_side
-from rich.console import Console
-from rich.table import Table
+from harness import (
+    Row,
+    arguments_parser,
+    extra_memory,
+    keep_freed_buffers,
+    ordinary_environment,
+    publish,
+    sized,
+    time_side_by_side,
+    timed,
+)
 from torch import Tensor
 
 from clipo_ops import linear_token_logprobs
@@ -97,10 +103,8 @@ def memory_of(name: str, dtype: torch.dtype) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = arguments_parser(__doc__, rounds=5)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     dtype = getattr(torch, arguments.dtype)
@@ -112,19 +116,18 @@ def main() -> None:
     batch = Batch(dtype)
     calls = {name: lambda function=function: function(batch) for name, function in ways().items()}
     times = time_side_by_side(calls, rounds=arguments.rounds)
-    table = Table("what", "seconds", "MiB", title=f"{TOKENS} tokens, {VOCAB} words, hidden {HIDDEN}, {arguments.dtype}")
-    for name in times:
-        table.add_row(name, f"{times[name]:.2f}", f"{memory[name] / 2**20:.0f}")
-    rows = []
-    for what, values in (("time", times), ("memory", memory)):
-        best = min((name for name in values if name != "ours"), key=values.__getitem__)
-        rows.append({"what": f"{what}: ours / {best}", "ratio": values["ours"] / values[best], "wanted": LIMIT})
-        table.caption = f"{table.caption or ''}{rows[-1]['what']} {rows[-1]['ratio']:.3g}, wanted <= {LIMIT}. "
-    Console(width=160).print(table, machine())
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {"machine": machine(), "dtype": arguments.dtype, "seconds": times, "bytes": memory, "rows": rows}
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    what = f"linear_token_logprobs, {TOKENS} tokens, {VOCAB} words, hidden {HIDDEN}, {arguments.dtype}"
+    publish([*against(what, "time", times, timed), *against(what, "memory", memory, sized)], arguments.output)
+
+
+def against(what: str, kind: str, values: Mapping[str, float], compare: Callable[..., Row]) -> list[Row]:
+    """Ours against each other; the best of them is the limit."""
+    others = {name: value for name, value in values.items() if name != "ours"}
+    best = min(others, key=others.__getitem__)
+    return [
+        compare(f"{what}, {kind}: ours / {name}", values["ours"], value, LIMIT if name == best else None)
+        for name, value in others.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -4,34 +4,30 @@
 """
 
 import argparse
-import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from harness import extra_memory, keep_freed_buffers, machine, ordinary_environment, time_side_by_side
-from rich.console import Console
-from rich.table import Table
+from harness import (
+    Row,
+    arguments_parser,
+    extra_memory,
+    keep_freed_buffers,
+    ordinary_environment,
+    publish,
+    seconds,
+    sized,
+    time_side_by_side,
+    timed,
+)
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipo_ops import GroupLayout, aggregate, contrastive_loss, grpo_advantages, infonce, supcon_out
 
 ROLLOUTS, SIZE, DIM = 8192, 16, 512
-
-
-class Row(NamedTuple):
-    """One comparison; `wanted` bounds the ratio of ours to the other."""
-
-    what: str
-    ours: str
-    other: str
-    ratio: float
-    wanted: float | None
 
 
 class Batch:
@@ -95,7 +91,7 @@ def whole_batch(rounds: int) -> list[Row]:
         rounds=rounds,
     )
     what = f"contrastive_loss, batch scope, forward and backward, {ROLLOUTS} x {DIM}: tiles / rollouts x rollouts"
-    return [_timed(what, times["tiles"], times["rollouts x rollouts"], 0.5)]
+    return [timed(what, times["tiles"], times["rollouts x rollouts"], 0.5)]
 
 
 def contrastive(rounds: int) -> list[Row]:
@@ -121,10 +117,10 @@ def contrastive(rounds: int) -> list[Row]:
     what = f"contrastive_loss, forward and backward, {ROLLOUTS} x {DIM}, groups of {SIZE}"
     bare = times["three bare products"]
     return [
-        _timed(f"{what}: equal groups / three bare products", times["equal groups"], bare, 1.5),
-        _timed(f"{what}: shuffled ids / three bare products", times["shuffled ids"], bare, 3.0),
-        _timed(f"{what}: supcon_out / plain autograd", times["equal groups, supcon_out"], times["autograd"], None),
-        _timed(f"{what}: supcon_out / rollouts x rollouts", times["equal groups, supcon_out"], pairs, 1 / 300),
+        timed(f"{what}: equal groups / three bare products", times["equal groups"], bare, 1.5),
+        timed(f"{what}: shuffled ids / three bare products", times["shuffled ids"], bare, 3.0),
+        timed(f"{what}: supcon_out / plain autograd", times["equal groups, supcon_out"], times["autograd"], None),
+        timed(f"{what}: supcon_out / rollouts x rollouts", times["equal groups, supcon_out"], pairs, 1 / 300),
     ]
 
 
@@ -139,22 +135,13 @@ def memory() -> list[Row]:
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=ordinary_environment())  # noqa: S603
         extras[name] = int(done.stdout)
     for name, wanted in limits.items():
-        extra = extras[name]
-        rows.append(
-            Row(
-                f"contrastive_loss, extra memory, {name} / the embeddings",
-                _mebibytes(extra),
-                _mebibytes(size),
-                extra / size,
-                wanted,
-            )
-        )
+        rows.append(sized(f"contrastive_loss, extra memory, {name} / the embeddings", extras[name], size, wanted))
     ours, pairs, large = (extra for name, extra in extras.items() if name not in limits)
     what = "contrastive_loss, batch scope, extra memory"
     return [
         *rows,
-        Row(f"{what}: tiles / rollouts x rollouts", _mebibytes(ours), _mebibytes(pairs), ours / pairs, 0.1),
-        Row(f"{what}: 65536 x 128 / 2 GB", _mebibytes(large), _mebibytes(2e9), large / 2e9, 1.0),
+        sized(f"{what}: tiles / rollouts x rollouts", ours, pairs, 0.1),
+        sized(f"{what}: 65536 x 128 / 2 GB", large, 2e9, 1.0),
     ]
 
 
@@ -187,10 +174,10 @@ def growth(rounds: int) -> list[Row]:
             times[count] = time_side_by_side(call, rounds=rounds)["ours"]
         ratio = times[sizes[-1]] / times[sizes[-2]]
         what = f"contrastive_loss, dim 128, {name}: time at 65536 / at 16384 rollouts, where linear is 4"
-        rows.append(Row(what, _seconds(times[sizes[-1]]), _seconds(times[sizes[-2]]), ratio, 4.6))
+        rows.append(Row(what, seconds(times[sizes[-1]]), seconds(times[sizes[-2]]), ratio, 4.6))
         what = f"contrastive_loss, dim 128, {name}: time at 65536 / at 256 rollouts, where linear is 256"
         rows.append(
-            Row(what, _seconds(times[sizes[-1]]), _seconds(times[sizes[0]]), times[sizes[-1]] / times[256], 294.0)
+            Row(what, seconds(times[sizes[-1]]), seconds(times[sizes[0]]), times[sizes[-1]] / times[256], 294.0)
         )
     return rows
 
@@ -218,7 +205,7 @@ def advantages(rounds: int) -> list[Row]:
     )
     wanted = {"layout": 2.0, "layout built each time": 2.0, "shuffled ids": 10.0}
     return [
-        _timed(f"grpo_advantages, {ROLLOUTS} rollouts: {name} / view(-1, {SIZE})", times[name], times["view"], limit)
+        timed(f"grpo_advantages, {ROLLOUTS} rollouts: {name} / view(-1, {SIZE})", times[name], times["view"], limit)
         for name, limit in wanted.items()
     ]
 
@@ -239,27 +226,13 @@ def shape_checking(rounds: int) -> list[Row]:
     added = times["eager"] - times["eager, unchecked"]
     limit = 100e-6
     return [
-        Row("shape checking, added to a call / 100 microseconds", _seconds(added), _seconds(limit), added / limit, 1.0),
-        _timed("shape checking, compiled: checked / unchecked", times["compiled"], times["compiled, unchecked"], 1.1),
+        Row("shape checking, added to a call / 100 microseconds", seconds(added), seconds(limit), added / limit, 1.0),
+        timed("shape checking, compiled: checked / unchecked", times["compiled"], times["compiled, unchecked"], 1.1),
     ]
 
 
-def _timed(what: str, ours: float, other: float, wanted: float | None) -> Row:
-    return Row(what, _seconds(ours), _seconds(other), ours / other, wanted)
-
-
-def _mebibytes(value: float) -> str:
-    return f"{value / 2**20:.0f} MiB"
-
-
-def _seconds(value: float) -> str:
-    return f"{value * 1e6:.0f} us" if value < 1e-3 else f"{value * 1e3:.1f} ms"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--output", type=Path)
+    parser = arguments_parser(__doc__, rounds=30)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
@@ -275,15 +248,7 @@ def main() -> None:
         *advantages(rounds),
         *shape_checking(rounds),
     ]
-    table = Table("what", "ours", "other", "ratio", "wanted", "met")
-    for row in rows:
-        met = "" if row.wanted is None else "yes" if row.ratio <= row.wanted else "NO"
-        table.add_row(*row[:3], f"{row.ratio:.3g}", "" if row.wanted is None else f"<= {row.wanted:g}", met)
-    Console(width=160).print(table, machine())
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {"machine": machine(), "rows": [row._asdict() for row in rows]}
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    publish(rows, arguments.output)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ Advantages against the lines of its trainer, with its `nanstd`, which want equal
 whole `_compute_loss`, metrics and all, from log-probabilities to their gradient.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import keep_freed_buffers, print_ratios, time_side_by_side
+from harness import arguments_parser, keep_freed_buffers, publish, time_side_by_side, timed
 from torch import Tensor
 from trl.trainer.utils import nanstd
 
@@ -87,11 +86,10 @@ def losses(rounds: int) -> dict[str, tuple[float, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=50)
-    rounds = parser.parse_args().rounds
+    arguments = arguments_parser(__doc__, rounds=50).parse_args()
     keep_freed_buffers()
-    print_ratios("TRL", {**advantages(rounds), **losses(rounds)})
+    rows = {**advantages(arguments.rounds), **losses(arguments.rounds)}
+    publish([timed(f"{name} / TRL", *pair) for name, pair in rows.items()], arguments.output)
 
 
 if __name__ == "__main__":

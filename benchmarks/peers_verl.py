@@ -4,11 +4,10 @@ Advantages of 8192 rollouts in groups of 16, shuffled, as both take them; and of
 tokens. verl has two versions of some estimators: a loop over rollouts and a vectorised one.
 """
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from harness import keep_freed_buffers, print_ratios, time_side_by_side
+from harness import arguments_parser, keep_freed_buffers, publish, time_side_by_side, timed
 from torch import Tensor
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
@@ -83,15 +82,13 @@ def tokens() -> dict[str, Pair]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
-    rounds = parser.parse_args().rounds
+    arguments = arguments_parser(__doc__, rounds=10).parse_args()
     keep_freed_buffers()
     rows = {}
     for name, (ours, verl) in {**rollouts(), **tokens()}.items():
-        times = time_side_by_side({"ours": ours, "verl": verl}, rounds=rounds)
+        times = time_side_by_side({"ours": ours, "verl": verl}, rounds=arguments.rounds)
         rows[name] = (times["ours"], times["verl"])
-    print_ratios("verl", rows)
+    publish([timed(f"{name} / verl", *pair) for name, pair in rows.items()], arguments.output)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,10 @@ metrics; it clamps no ratio, returns no clip indicator and lets NaN through the 
 `torch.compile` against one pass that reads what forward and backward read and writes the gradient.
 """
 
-import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from harness import keep_freed_buffers, machine, time_side_by_side
-from rich.console import Console
-from rich.table import Table
+from harness import arguments_parser, keep_freed_buffers, publish, time_side_by_side, timed
 from torch import Tensor
 
 from clipo_ops import (
@@ -133,10 +128,8 @@ def step(loss: Loss, logprobs: Tensor) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=100)
+    parser = arguments_parser(__doc__, rounds=100)
     parser.add_argument("--compiled", action="store_true")
-    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     keep_freed_buffers()
     batch = Batch()
@@ -153,23 +146,12 @@ def main() -> None:
         torch.testing.assert_close(mine[name](batch.logprobs), other[name](batch.logprobs), rtol=1e-4, atol=1e-6)
         calls = {"ours": step(mine[name], batch.logprobs), "other": step(other[name], batch.logprobs)}
         times = time_side_by_side(calls, rounds=arguments.rounds)
-        rows.append((f"{name}, eager / TRL's arithmetic", times["ours"], times["other"], 1.0))
+        rows.append(timed(f"{name}, eager / TRL's arithmetic", times["ours"], times["other"], 1.0))
         if arguments.compiled:
             compiled = step(torch.compile(mine[name], fullgraph=True), batch.logprobs)
             times = time_side_by_side({"ours": compiled, "other": one_pass}, rounds=arguments.rounds)
-            rows.append((f"{name}, compiled / one pass over the tensors", times["ours"], times["other"], None))
-    table = Table("forward and backward", "ours", "other", "ratio", "wanted", "met")
-    for what, own, peer, wanted in rows:
-        ratio = own / peer
-        met = "" if wanted is None else "yes" if ratio <= wanted else "NO"
-        limit = "" if wanted is None else f"<= {wanted:g}"
-        table.add_row(what, f"{own * 1e3:.2f} ms", f"{peer * 1e3:.2f} ms", f"{ratio:.3g}", limit, met)
-    Console(width=140).print(table, machine())
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        columns = ("what", "ours_seconds", "other_seconds", "wanted")
-        written = [dict(zip(columns, row, strict=True)) for row in rows]
-        arguments.output.write_text(json.dumps({"machine": machine(), "rows": written}, indent=1) + "\n")
+            rows.append(timed(f"{name}, compiled / one pass over the tensors", times["ours"], times["other"], 1.5))
+    publish(rows, arguments.output)
 
 
 if __name__ == "__main__":
