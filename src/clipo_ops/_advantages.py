@@ -167,7 +167,7 @@ def maxrl_advantages(
         ValueError: `eps` below 0; `groups` for another number of rollouts.
 
     Source:
-        Maximum Likelihood Reinforcement Learning (arXiv 2602.02710, algorithm 1); $\epsilon$ as in its code.
+        Maximum Likelihood Reinforcement Learning (arXiv 2602.02710); $\epsilon$ as in its code.
 
     Examples:
         >>> maxrl_advantages(torch.tensor([1.0, 0.0, 0.0, 0.0]), torch.tensor([0, 0, 0, 0]), eps=0)

@@ -130,7 +130,7 @@ def gmpo_loss(
         The loss, a scalar of the log-ratio's dtype.
 
     Source:
-        Geometric-mean policy optimization (arXiv 2507.20673, eq. 4).
+        Geometric-mean policy optimization (arXiv 2507.20673).
 
     Examples:
         >>> logprobs = torch.tensor([[-1.0, -2.0], [-1.0, 0.0]])

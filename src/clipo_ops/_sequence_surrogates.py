@@ -42,7 +42,7 @@ def geometric_mean_surrogate(
         ValueError: A bound below 0.
 
     Source:
-        Geometric-mean policy optimization (arXiv 2507.20673, eq. 4 and algorithm 1).
+        Geometric-mean policy optimization (arXiv 2507.20673).
 
     Examples:
         >>> d, mask = torch.tensor([[0.1, 9.0]]), torch.tensor([[True, True]])

@@ -32,7 +32,7 @@ def policy_gradient_surrogate(
         Loss, ratio (1) and clip indicator (False) per token, of the log-probabilities' dtype.
 
     Source:
-        Back to basics (arXiv 2402.14740, eq. 4).
+        Back to basics (arXiv 2402.14740).
 
     Examples:
         >>> policy_gradient_surrogate(torch.tensor([[-1.0, -3.0]]), torch.tensor([2.0])).loss
