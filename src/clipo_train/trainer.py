@@ -9,7 +9,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 
 from clipo_train.checkpoint import load_checkpoint, save_checkpoint
-from clipo_train.config import TrainConfig, dump_config
+from clipo_train.config import TrainConfig
+from clipo_train.config_files import dump_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import load_evaluator
