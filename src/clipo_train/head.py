@@ -1,6 +1,7 @@
 """The contrastive head: hidden states in, contrastive rewards out, one optimizer step a call."""
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from clipo_train.errors import ConfigError
 
 
 class ClipoHead:
-    r"""A linear map of pooled hidden states, trained by the contrastive loss whose negative is the reward.
+    r"""A small map of pooled hidden states, trained by the contrastive loss whose negative is the reward.
 
     $$z_i = W h_i, \quad r_i = \max(-\lambda L_i(z),\, r_{\min}), \quad W \leftarrow \text{AdamW}(W, \nabla_W \bar L)$$
 
@@ -48,9 +49,15 @@ class ClipoHead:
     def __init__(self, hidden_size: int, config: ClipoConfig, *, seed: int = 0, device: torch.device | str) -> None:
         self.config = config
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.projection = nn.Linear(hidden_size, config.dim, bias=False, device="meta").to_empty(device=device)
+        sizes = [hidden_size, config.dim] if config.head == "linear" else [hidden_size, hidden_size, config.dim]
+        layers: list[nn.Module] = []
+        for size, out in pairwise(sizes):
+            layers += [nn.ReLU()] if layers else []
+            layers.append(nn.Linear(size, out, bias=False, device="meta"))
+        self.projection = (layers[0] if len(layers) == 1 else nn.Sequential(*layers)).to_empty(device=device)
         bound = hidden_size**-0.5  # torch's own initialisation of a linear layer
-        nn.init.uniform_(self.projection.weight, -bound, bound, generator=self.generator)
+        for weight in self.projection.parameters():
+            nn.init.uniform_(weight, -bound, bound, generator=self.generator)
         self.optimizer = torch.optim.AdamW(
             self.projection.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -80,18 +87,28 @@ class ClipoHead:
             groups: Group ids or a layout.
 
         Returns:
-            Contrastive rewards in [floor, 0], detached; 0 for all that are no anchor.
+            Contrastive rewards, detached, at least `floor`, and 0 for all that are no anchor. They are at most 0, but
+            for an `infonce` draw with `loss_floor` subtracted.
         """
         layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
         embeddings = self.projection(pooled.detach().float())
         loss = contrastive_loss(
-            embeddings, success, layout, objective=self.objective, temperature=self.config.temperature, reduction="none"
+            embeddings,
+            success,
+            layout,
+            objective=self.objective,
+            scope=self.config.scope,
+            similarity=self.config.similarity,
+            temperature=self.config.temperature,
+            floor=self.config.loss_floor,
+            reduction="none",
         )
         rewards = contrastive_reward(loss, weight=self.config.weight, floor=self.config.floor)
-        anchors = contrastive_anchors(success, layout)
+        anchors = contrastive_anchors(success, layout, scope=self.config.scope)
         count = int(anchors.sum())
         mean = loss.sum() / max(count, 1)
-        if count:  # without an anchor there is nothing to learn, and weight decay alone would shrink the head
+        # Without an anchor there is nothing to learn, and weight decay alone would shrink the head.
+        if count and not self.config.frozen:
             self.optimizer.zero_grad()
             torch.autograd.backward(mean)
             self.optimizer.step()
@@ -127,10 +144,14 @@ class ClipoHead:
         Raises:
             ConfigError: It is that of a head of another shape.
         """
-        saved, own = state["projection"]["weight"].shape, self.projection.weight.shape
+        saved, own = _shapes(state["projection"]), _shapes(self.projection.state_dict())
         if saved != own:
-            raise ConfigError(f"clipo.dim: wanted a head of shape {tuple(own)}, got {tuple(saved)} in the checkpoint")
+            raise ConfigError(f"clipo.dim, clipo.head: wanted a head of shape {own}, got {saved} in the checkpoint")
         self.projection.load_state_dict(state["projection"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.steps = state["steps"]
+
+
+def _shapes(weights: dict[str, Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in weights.values()]

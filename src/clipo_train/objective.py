@@ -7,12 +7,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops import (
+    GroupLayout,
+    Surrogate,
     aggregate,
+    cispo_surrogate,
     clipped_surrogate,
+    geometric_mean_surrogate,
+    gpg_advantages,
     grpo_advantages,
+    gspo_token_log_ratio,
     kl_estimate,
     log_ratio,
     masked_importance_weights,
+    maxrl_advantages,
+    opo_advantages,
+    policy_gradient_surrogate,
+    rloo_advantages,
+    sapo_surrogate,
     truncated_importance_weights,
 )
 from clipo_train.config import LossConfig
@@ -36,8 +47,22 @@ def assign_credit(
     contrastive = torch.zeros_like(outcome)
     if head is not None and pooled is not None:
         contrastive = head.step(pooled, rollouts.success, groups)
-    advantages = grpo_advantages(outcome + contrastive, groups, scale=config.advantage_scale, eps=config.advantage_eps)
-    return Credit(outcome, contrastive, advantages)
+    lengths = rollouts.generation.response_mask.sum(1)
+    return Credit(outcome, contrastive, _advantages(outcome + contrastive, lengths, groups, config))
+
+
+def _advantages(rewards: Tensor, lengths: Tensor, groups: GroupLayout, config: LossConfig) -> Tensor:
+    match config.advantages:
+        case "grpo":
+            return grpo_advantages(rewards, groups, scale=config.advantage_scale, eps=config.advantage_eps)
+        case "rloo":
+            return rloo_advantages(rewards, groups)
+        case "opo":
+            return opo_advantages(rewards, lengths, groups)
+        case "maxrl":
+            return maxrl_advantages(rewards, groups, eps=config.advantage_eps)
+        case "gpg":
+            return gpg_advantages(rewards, groups)
 
 
 class PolicyLoss(NamedTuple):
@@ -60,7 +85,7 @@ def policy_loss(
     tokens: Float[Tensor, ""],
     rollout_logprobs: Float[Tensor, "rollouts tokens"] | None = None,
 ) -> PolicyLoss:
-    """The clipped surrogate, plus a weighted KL to the reference policy if there is one.
+    """The surrogate, plus a weighted KL to the reference policy if there is one.
 
     Args:
         logprobs: Under the policy being updated.
@@ -74,13 +99,7 @@ def policy_loss(
         rollout_logprobs: Under the policy that sampled as its engine has them, or None where the two are the same.
     """
     ratio = log_ratio(logprobs, old_logprobs, mask)
-    surrogate = clipped_surrogate(
-        ratio,
-        advantages,
-        epsilon_low=config.epsilon_low,
-        epsilon_high=config.epsilon_high,
-        dual_clip=config.dual_clip,
-    )
+    surrogate = _surrogate(logprobs, ratio, advantages, mask, config)
     per_token = surrogate.loss
     if rollout_logprobs is not None and config.rollout_correction != "none":
         per_token = per_token * _mismatch_weights(old_logprobs, rollout_logprobs, mask, config)
@@ -93,6 +112,29 @@ def policy_loss(
         aggregate(surrogate.clipped.float(), mask, denominator=tokens),
         aggregate(moved, mask, denominator=tokens),
     )
+
+
+def _surrogate(
+    logprobs: Tensor, token_log_ratio: Tensor, advantages: Tensor, mask: Tensor, config: LossConfig
+) -> Surrogate:
+    ratio = gspo_token_log_ratio(token_log_ratio, mask) if config.importance == "sequence" else token_log_ratio
+    match config.surrogate:
+        case "clipped":
+            return clipped_surrogate(
+                ratio,
+                advantages,
+                epsilon_low=config.epsilon_low,
+                epsilon_high=config.epsilon_high,
+                dual_clip=config.dual_clip,
+            )
+        case "policy_gradient":
+            return policy_gradient_surrogate(logprobs, advantages)
+        case "cispo":
+            return cispo_surrogate(logprobs, ratio, advantages)
+        case "sapo":
+            return sapo_surrogate(ratio, advantages)
+        case "gmpo":
+            return geometric_mean_surrogate(token_log_ratio, advantages, mask)
 
 
 def _mismatch_weights(old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, config: LossConfig) -> Tensor:

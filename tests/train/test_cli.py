@@ -112,7 +112,10 @@ def test_a_checkpoint_of_another_model(
     ("arguments", "wanted"),
     [
         (["--clipo.enabled", "false"], "resume: wanted a checkpoint without a head (clipo.enabled), got "),
-        (["--clipo.dim", "8"], "clipo.dim: wanted a head of shape (8, 64), got (16, 64) in the checkpoint"),
+        (
+            ["--clipo.dim", "8"],
+            "clipo.dim, clipo.head: wanted a head of shape [(8, 64)], got [(16, 64)] in the checkpoint",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_head(

@@ -1,13 +1,17 @@
 """The contrastive head, as a trainer or an adapter uses it."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipo_ops import GroupLayout, contrastive_anchors, contrastive_loss, contrastive_reward, supcon_out
 from clipo_train.config import ClipoConfig
+from clipo_train.errors import ConfigError
 from clipo_train.head import ClipoHead
 
 CONFIG = ClipoConfig(dim=8, objective="supcon_out", learning_rate=1e-2)
@@ -58,6 +62,28 @@ def test_the_head_learns_to_tell_right_from_wrong() -> None:
         gaps.append(subject.metrics["similarity_positive"] - subject.metrics["similarity_negative"])
     assert losses[-1] < 0.5 * losses[0]
     assert gaps[-1] > gaps[0] + 0.2
+
+
+def test_a_frozen_head_stays_as_it_was_drawn() -> None:
+    subject = head(dataclasses.replace(CONFIG, frozen=True))
+    before = subject.projection.weight.detach().clone()
+    assert (subject.step(*batch()) < 0).any()
+    assert subject.projection.weight.equal(before)
+
+
+@pytest.mark.parametrize("scope", ["group", "cross", "batch"])
+def test_an_mlp_learns_at_every_scope_and_is_restored(scope: Any) -> None:
+    config = dataclasses.replace(CONFIG, head="mlp", scope=scope, similarity="l2", loss_floor="log_positives")
+    subject, losses = head(config), []
+    for _ in range(30):
+        subject.step(*batch())
+        losses.append(subject.metrics["loss"])
+    assert losses[-1] < losses[0] - 0.5
+    restored = head(config, seed=1)
+    restored.load_state_dict(subject.state_dict())
+    assert restored.step(*batch()).equal(subject.step(*batch()))
+    with pytest.raises(ConfigError, match=r"^clipo.dim, clipo.head: wanted a head of shape"):
+        head().load_state_dict(subject.state_dict())
 
 
 def test_hidden_states_get_no_gradient() -> None:

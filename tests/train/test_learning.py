@@ -74,6 +74,28 @@ def test_the_micro_batch_size_does_not_change_the_result(learning_run: Callable[
         torch.testing.assert_close(value, weights[1][name], atol=3e-5, rtol=0)
 
 
+ALGORITHMS = {
+    "dr_grpo": ["--loss.advantage_scale", "none", "--loss.aggregation", "seq-mean-token-sum-norm"],
+    "dapo": ["--loss.epsilon_high", "0.28"],
+    "gspo": ["--loss.importance", "sequence", "--loss.epsilon_low", "3e-4", "--loss.epsilon_high", "4e-4"],
+    "gmpo": ["--loss.surrogate", "gmpo", "--loss.aggregation", "seq-mean-token-mean"],
+    "cispo": ["--loss.surrogate", "cispo"],
+    "sapo": ["--loss.surrogate", "sapo", "--loss.aggregation", "seq-mean-token-mean"],
+    "rloo": ["--loss.advantages", "rloo", "--loss.surrogate", "policy_gradient"],
+    "opo": ["--loss.advantages", "opo", "--clipo.objective", "centroid"],
+    "maxrl": ["--loss.advantages", "maxrl", "--clipo.scope", "cross"],
+    "gpg": ["--loss.advantages", "gpg", "--clipo.objective", "decoupled", "--clipo.head", "mlp"],
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_learns(learning_run: Callable[..., Path], algorithm: str) -> None:
+    metrics = load_metrics(learning_run("--steps", "6", "--evaluation.limit", "100", *ALGORITHMS[algorithm]))
+    accuracies = [row["rollout/accuracy"] for row in metrics[1:]]
+    assert max(accuracies[3:]) > accuracies[0] + 0.05
+    assert all(0 < row["policy/grad_norm"] < 100 for row in metrics[1:])
+
+
 def test_warm_up_trains_only_the_head(learning_run: Callable[..., Path], warm: Path) -> None:
     run = learning_run("--steps", "2", "--clipo.warmup_steps", "2")
     before, after = load_file(warm / "model.safetensors"), load_file(run / "final" / "model.safetensors")
