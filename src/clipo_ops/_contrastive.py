@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._groups import GroupLayout, Groups, as_layout, group_numbers, group_sums
+from clipo_ops._groups import GroupLayout, Groups, as_layout, group_numbers, group_reducer
 from clipo_ops._objectives import Objective, infonce
 from clipo_ops._similarity import distances, group_cosines, success_pairs
 from clipo_ops._tiles import tiled_losses
@@ -160,7 +160,8 @@ def contrastive_anchors(
     require_rollouts(len(success), "groups", len(groups.position if isinstance(groups, GroupLayout) else groups))
     whole = torch.zeros_like(success, dtype=torch.long)  # the batch as one group
     pool = whole if scope == "batch" else groups
-    correct, wrong = (group_sums(verdict.long(), pool) for verdict in (success, success.logical_not()))
+    over_group = group_reducer(pool, len(success))
+    correct, wrong = (over_group(verdict.long(), "sum") for verdict in (success, success.logical_not()))
     alike = torch.where(success, correct, wrong)
     candidates = len(success) if scope == "cross" else correct + wrong
     is_anchor = (alike >= 2) & (alike < candidates)

@@ -121,14 +121,6 @@ def as_layout(groups: Groups, rollouts: int) -> GroupLayout:
     return layout
 
 
-def group_sums(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Shaped[Tensor, " rollouts"]:
-    """The sum over each rollout's group; nothing is read from the device."""
-    if isinstance(groups, GroupLayout):
-        rows = torch.where(groups.valid, groups.gather(values), 0).sum(1, keepdim=True)
-        return groups.scatter(rows.expand_as(groups.valid))
-    return _over_segment(values, group_numbers(groups), "sum")
-
-
 def group_numbers(groups: Groups) -> Int[Tensor, " rollouts"]:
     """A number below `rollouts` for each rollout's group: static shapes and no host sync, whatever the ids."""
     if isinstance(groups, GroupLayout):
