@@ -17,7 +17,7 @@ class Interval(NamedTuple):
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    r"""The chance that at least one of k of the samples is right, without bias: $1 - \\binom{n-c}{k} / \\binom{n}{k}$.
+    r"""The chance that at least one of k of the samples is right, without bias: $1 - \binom{n-c}{k} / \binom{n}{k}$.
 
     Source: Chen et al., Evaluating Large Language Models Trained on Code, equation 1, arXiv 2107.03374.
     """
