@@ -9,7 +9,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from clipo_train.config_files import load_config
+from clipo_train.config.files import load_config
 from clipo_train.report import load_metrics
 from clipo_train.trainer import Trainer
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: Sequence[str]) -> None:
-    from clipo_train.config_files import load_config
+    from clipo_train.config.files import load_config
     from clipo_train.report import completions_table, load_metrics, summary_table
 
     config = load_config(Path(arguments[0]), arguments[1:])
@@ -69,7 +69,7 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def _eval(arguments: Sequence[str]) -> None:
-    from clipo_train.config_files import load_config
+    from clipo_train.config.files import load_config
     from clipo_train.suites import suite
 
     target = Path(arguments[0])

@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType, set_seed
 
 from clipo_train.checkpoint import load_checkpoint, save_checkpoint
 from clipo_train.config import TrainConfig
-from clipo_train.config_files import dump_config
+from clipo_train.config.files import dump_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import load_evaluator

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from clipo_train.config_files import load_config
+from clipo_train.config.files import load_config
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import evaluate
 from clipo_train.report import load_metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipo_train.cli import main
-from clipo_train.config_files import load_config
+from clipo_train.config.files import load_config
 from clipo_train.errors import ConfigError
 from clipo_train.testbed.warm_start import build_model, build_tokenizer
 from clipo_train.trainer import Trainer

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipo_train.config import TrainConfig
-from clipo_train.config_files import dump_config, load_config
+from clipo_train.config.files import dump_config, load_config
 from clipo_train.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "examples" / "configs").rglob("*.yaml"))

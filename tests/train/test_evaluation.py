@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from clipo_train.cli import main
 from clipo_train.config import TrainConfig
-from clipo_train.config_files import load_config
+from clipo_train.config.files import load_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import evaluate, load_evaluator, per_prompt, summarize

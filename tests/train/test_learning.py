@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from clipo_train.config_files import load_config
+from clipo_train.config.files import load_config
 from clipo_train.report import load_metrics
 from clipo_train.trainer import Trainer
 

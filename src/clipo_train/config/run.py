@@ -1,26 +1,19 @@
-"""The trainer's configuration: one tree of frozen dataclasses, from which YAML and the command line are read."""
+"""The sections of the configuration that say what a run works with, and the whole of it."""
 
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval, Le
-from pydantic import ConfigDict
+from annotated_types import Ge, Interval
 from pydantic.dataclasses import dataclass
 from pydantic_settings import CliImplicitFlag
 
+from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig
+from clipo_train.config.fields import STRICT, Count, Natural, NonNegative, Positive
 from clipo_train.types import Column
 
-_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-Count: TypeAlias = Annotated[int, Ge(1)]
-Natural: TypeAlias = Annotated[int, Ge(0)]
-Positive: TypeAlias = Annotated[float, Gt(0)]
-NonNegative: TypeAlias = Annotated[float, Ge(0)]
-Fraction: TypeAlias = Annotated[float, Interval(ge=0, le=1)]
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
     """The policy."""
 
@@ -35,7 +28,7 @@ class ModelConfig:
     """Recompute activations in backward: less memory, about a third more time."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """What is trained on, and who says what is right."""
 
@@ -61,7 +54,7 @@ class DataConfig:
     """Processes of a verifier that runs in processes of its own."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class RolloutConfig:
     """How completions are sampled."""
 
@@ -84,105 +77,7 @@ class RolloutConfig:
     it the run stops: it would train on another policy's samples."""
 
 
-@dataclass(frozen=True, config=_STRICT)
-class LossConfig:
-    """Advantages and the policy's loss."""
-
-    advantages: Literal["grpo", "rloo", "opo", "maxrl", "gpg"] = "grpo"
-    """Rewards to advantages: `clipo_ops.grpo_advantages` and so on."""
-    advantage_scale: Literal["group", "batch", "none"] = "group"
-    """What `grpo` divides centred rewards by."""
-    advantage_eps: NonNegative = 1e-6
-    """Added to what is divided by, of `grpo` and `maxrl`."""
-    surrogate: Literal["clipped", "policy_gradient", "cispo", "sapo", "gmpo"] = "clipped"
-    """What is minimised per token, with its own defaults: `clipo_ops.clipped_surrogate` and so on."""
-    importance: Literal["token", "sequence"] = "token"
-    """Ratio of each token, or of its whole response: `sequence` with `clipped` is GSPO (epsilons of 3e-4 and 4e-4)."""
-    epsilon_low: Fraction = 0.2
-    """With `clipped`, the ratio may fall to 1 - epsilon_low."""
-    epsilon_high: NonNegative = 0.2
-    """With `clipped`, the ratio may rise to 1 + epsilon_high."""
-    dual_clip: Annotated[float, Gt(1)] | None = None
-    """Bound on the loss where the advantage is negative, of `clipped`."""
-    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
-        "token-mean"
-    )
-    """How token losses become one number; see `clipo_ops.aggregate`."""
-    kl_weight: NonNegative = 0.0
-    """Weight of the KL to the initial policy; above 0 a frozen copy of it is kept."""
-    kl_estimator: Literal["k1", "k2", "k3", "k3+"] = "k3"
-    """See `clipo_ops.kl_estimate`."""
-    rollout_correction: Literal["none", "truncated", "masked"] = "none"
-    """Weights for the mismatch between trainer and engine; see `clipo_ops.truncated_importance_weights` and
-    `clipo_ops.masked_importance_weights`. Only for an engine with log-probabilities of its own."""
-    rollout_level: Literal["token", "sequence", "geometric"] = "token"
-    """What those weights are a ratio of."""
-    rollout_low: Fraction = 0.5
-    """`masked` drops ratios below it."""
-    rollout_high: Annotated[float, Ge(1)] = 2.0
-    """`masked` drops ratios above it; `truncated` caps them there."""
-
-
-@dataclass(frozen=True, config=_STRICT)
-class ClipoConfig:
-    """The contrastive reward and the head that makes it."""
-
-    enabled: bool = True
-    """False trains by the outcome reward alone: plain GRPO."""
-    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor", "decoupled", "centroid"] = (
-        "infonce"
-    )
-    """Contrastive objective; `infonce` is the paper's."""
-    scope: Literal["group", "cross", "batch"] = "group"
-    """Where positives and other candidates come from; see `clipo_ops.contrastive_loss`."""
-    similarity: Literal["cosine", "l2"] = "cosine"
-    """Of two embeddings."""
-    temperature: Positive = 0.05
-    """Of the similarities."""
-    loss_floor: Literal["none", "log_positives"] = "none"
-    """`log_positives` takes log |P| off the loss, so that the best possible reward is 0; not for the last three
-    objectives, whose floor is 0."""
-    weight: NonNegative = 0.2
-    """Lambda: the reward is max(-weight * loss, floor)."""
-    floor: Annotated[float, Le(0)] = -0.5
-    """Lowest contrastive reward."""
-    head: Literal["linear", "mlp"] = "linear"
-    """A matrix, or two with a ReLU between them."""
-    dim: Count = 512
-    """Size of an embedding."""
-    frozen: bool = False
-    """The head stays as it was drawn."""
-    learning_rate: Positive = 1e-3
-    """Of the head's AdamW; one step per step of the trainer."""
-    weight_decay: NonNegative = 0.01
-    """Of the head's AdamW."""
-    warmup_steps: Natural = 0
-    """First steps in which only the head learns, on rollouts of the policy as it is."""
-
-
-@dataclass(frozen=True, config=_STRICT)
-class OptimizerConfig:
-    """The policy's optimizer: AdamW, one pass over each batch of rollouts."""
-
-    learning_rate: Positive = 1e-6
-    """Peak learning rate."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    """AdamW's."""
-    weight_decay: NonNegative = 0.01
-    """AdamW's."""
-    max_grad_norm: Positive = 1.0
-    """Gradients are scaled down to this norm."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate goes after its warm-up."""
-    warmup_updates: Natural = 0
-    """Updates over which it rises from 0."""
-    minibatch_size: Count = 64
-    """Rollouts per update; divides `rollout.batch_size`."""
-    micro_batch_size: Count = 64
-    """Rollouts per forward and backward pass; divides `minibatch_size`. Changes memory and speed, not the result."""
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class SetConfig:
     """An evaluation set that is not laid out like the training set."""
 
@@ -194,7 +89,7 @@ class SetConfig:
     """As `data.columns`."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class EvaluationConfig:
     """What is measured, and when."""
 
@@ -225,7 +120,7 @@ class EvaluationConfig:
             )
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class LoggingConfig:
     """What is written besides metrics.jsonl."""
 
@@ -239,7 +134,7 @@ class LoggingConfig:
     """Sample completions kept per step."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class CheckpointConfig:
     """What survives a crash."""
 
@@ -249,7 +144,7 @@ class CheckpointConfig:
     """Latest checkpoints kept."""
 
 
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
     """A run. Every field is one of YAML and, dotted, one of the command line: `--clipo.weight 0.1`."""
 

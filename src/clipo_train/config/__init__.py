@@ -1,0 +1,27 @@
+"""The trainer's configuration: one tree of frozen dataclasses, from which YAML and the command line are read."""
+
+from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig
+from clipo_train.config.run import (
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    ModelConfig,
+    RolloutConfig,
+    SetConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "CheckpointConfig",
+    "ClipoConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "LoggingConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RolloutConfig",
+    "SetConfig",
+    "TrainConfig",
+]
