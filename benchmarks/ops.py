@@ -60,38 +60,44 @@ class Batch:
         loss = (logits.logsumexp(2) - mean)[anchors].mean()
         return torch.autograd.grad(loss, self.embeddings)
 
-    def all_pairs(self, scope: str = "group") -> object:
-        """supcon_out as the official code and its kin write it: everything a matrix of rollouts x rollouts.
+    def official(self, scope: str = "group") -> object:
+        """supcon_out with every matrix of rollouts x rollouts that the official code makes, in its order.
 
-        Groups, verdicts and selves are masks that multiply, the row's maximum (the anchor with itself) is taken off,
-        and an epsilon keeps the logarithm finite.
+        Verdicts, groups and selves are matrices of numbers that multiply; both sums of exponentials are taken whatever
+        the objective; the row's maximum (the anchor with itself) is taken off, and an epsilon keeps logarithms finite.
         """
         z = normalize(self.embeddings, dim=1)
-        logits = z @ z.T / 0.05
-        logits = logits - logits.max(1, keepdim=True).values.detach()
-        candidates = 1 - torch.eye(len(z))
+        cosines = z @ z.T
+        right = self.success.long()[:, None]
+        itself = torch.eye(len(z))
+        alike, everyone = (right == right.T).float(), torch.ones(len(z), len(z))
         if scope == "group":
-            candidates = candidates * (self.ids[:, None] == self.ids).float()
-        right = self.success.float()
-        positives = candidates * right[:, None] * right
-        log_probabilities = logits - ((logits.exp() * candidates).sum(1, keepdim=True) + 1e-8).log()
-        losses = -(positives * log_probabilities).sum(1) / positives.sum(1).clamp(min=1)
-        anchors = (positives.sum(1) > 0) & ((candidates * (1 - right)).sum(1) > 0)
-        return torch.autograd.grad(losses[anchors].mean(), self.embeddings)
+            group = (self.ids[:, None] == self.ids).float()
+            alike, everyone = alike * group, everyone * group
+        some = ((alike - itself).sum(1) > 0) & ((everyone - alike).sum(1) > 0)
+        alike, everyone = alike - itself, everyone - itself
+        logits = cosines / 0.05
+        logits = logits - logits.max(1, keepdim=True).values.detach()
+        weights = logits.exp() * everyone
+        (weights * alike).sum(1)
+        normaliser = (weights.sum(1) + 1e-8).log()
+        losses = -((logits - normaliser[:, None]) * alike).sum(1) / (alike.sum(1) + 1e-8)
+        anchors = self.success.float() * some
+        return torch.autograd.grad((losses * anchors).sum() / (anchors.sum() + 1e-8), self.embeddings)
 
 
 def whole_batch(rounds: int) -> list[Row]:
-    """Batch scope in tiles, against the same over rollouts x rollouts at once."""
+    """Batch scope in tiles, against the official code's formulation."""
     batch = Batch()
     times = time_side_by_side(
         {
             "tiles": lambda: batch.ours(batch.layout, supcon_out, "batch"),
-            "rollouts x rollouts": lambda: batch.all_pairs("batch"),
+            "official": lambda: batch.official("batch"),
         },
         rounds=rounds,
     )
-    what = f"contrastive_loss, batch scope, forward and backward, {ROLLOUTS} x {DIM}: tiles / rollouts x rollouts"
-    return [timed(what, times["tiles"], times["rollouts x rollouts"], 0.5)]
+    what = f"contrastive_loss, batch scope, forward and backward, {ROLLOUTS} x {DIM}: tiles / official"
+    return [timed(what, times["tiles"], times["official"], 0.5)]
 
 
 def contrastive(rounds: int) -> list[Row]:
@@ -113,14 +119,14 @@ def contrastive(rounds: int) -> list[Row]:
         },
         rounds=rounds,
     )
-    pairs = time_side_by_side({"all pairs": batch.all_pairs}, rounds=2)["all pairs"]
+    pairs = time_side_by_side({"official": batch.official}, rounds=2)["official"]
     what = f"contrastive_loss, forward and backward, {ROLLOUTS} x {DIM}, groups of {SIZE}"
     bare = times["three bare products"]
     return [
         timed(f"{what}: equal groups / three bare products", times["equal groups"], bare, 1.5),
         timed(f"{what}: shuffled ids / three bare products", times["shuffled ids"], bare, 3.0),
         timed(f"{what}: supcon_out / plain autograd", times["equal groups, supcon_out"], times["autograd"], None),
-        timed(f"{what}: supcon_out / rollouts x rollouts", times["equal groups, supcon_out"], pairs, 1 / 300),
+        timed(f"{what}: supcon_out / official", times["equal groups, supcon_out"], pairs, 1 / 300),
     ]
 
 
@@ -129,8 +135,8 @@ def memory() -> list[Row]:
     size = ROLLOUTS * DIM * 4
     rows = []
     extras = {}
-    limits = {"equal groups": 3.0, "shuffled ids": 3.0, "rollouts x rollouts": None}
-    for name in (*limits, "batch scope", "batch scope, rollouts x rollouts", "batch scope, 65536 x 128"):
+    limits = {"equal groups": 3.0, "shuffled ids": 3.0, "official": None}
+    for name in (*limits, "batch scope", "batch scope, official", "batch scope, 65536 x 128"):
         command = [sys.executable, __file__, "--memory-of", name]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=ordinary_environment())  # noqa: S603
         extras[name] = int(done.stdout)
@@ -140,7 +146,7 @@ def memory() -> list[Row]:
     what = "contrastive_loss, batch scope, extra memory"
     return [
         *rows,
-        sized(f"{what}: tiles / rollouts x rollouts", ours, pairs, 0.1),
+        sized(f"{what}: tiles / official", ours, pairs, 0.1),
         sized(f"{what}: 65536 x 128 / 2 GB", large, 2e9, 1.0),
     ]
 
@@ -152,9 +158,9 @@ def memory_of(name: str) -> int:
     ways: dict[str, Callable[[Batch], object]] = {
         "equal groups": lambda it: it.ours(it.layout, supcon_out),
         "shuffled ids": lambda it: it.ours(it.shuffled, supcon_out),
-        "rollouts x rollouts": Batch.all_pairs,
+        "official": Batch.official,
         "batch scope": lambda it: it.ours(it.layout, supcon_out, "batch"),
-        "batch scope, rollouts x rollouts": lambda it: it.all_pairs("batch"),
+        "batch scope, official": lambda it: it.official("batch"),
         "batch scope, 65536 x 128": lambda it: it.ours(it.layout, supcon_out, "batch"),
     }
     ways[name](small)

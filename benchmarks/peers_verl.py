@@ -1,11 +1,14 @@
 """Ours next to verl's own code: `.venv-verl/bin/python benchmarks/peers_verl.py [--rounds 10]`, after `make test-verl`.
 
-Advantages of 8192 rollouts in groups of 16, shuffled, as both take them; and of 512 x 1024 tokens where time runs over
-tokens. verl has two versions of some estimators: a loop over rollouts and a vectorised one.
+Advantages of 8192 rollouts in groups of 16, shuffled, from what names a group in each stack: a tensor of ids here, an
+array of uuid strings in verl. And of 512 x 1024 tokens where time runs over tokens. verl has two versions of some
+estimators: a loop over rollouts and a vectorised one, which is shown with integers for ids too (its trainer has none).
 """
 
+import uuid
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from harness import arguments_parser, keep_freed_buffers, publish, time_side_by_side, timed
 from torch import Tensor
@@ -31,19 +34,21 @@ def rollouts() -> dict[str, Pair]:
     """Rewards at the only token, so that verl does not pay for spreading advantages over tokens."""
     torch.manual_seed(0)
     rewards, groups = torch.randn(8192), (torch.arange(8192) // 16)[torch.randperm(8192)]
-    column, mask, index = rewards.unsqueeze(1), torch.ones(8192, 1), groups.numpy()
+    column, mask, integers = rewards.unsqueeze(1), torch.ones(8192, 1), groups.numpy()
+    uids = np.array([str(uuid.UUID(int=number)) for number in range(512)], dtype=object)[integers]
     lengths, layout = mask.sum(1).long(), GroupLayout.from_ids(groups)
 
-    def verl(name: str) -> Callable[[], object]:
+    def verl(name: str, index: np.ndarray = uids) -> Callable[[], object]:
         return lambda: get_adv_estimator_fn(name)(token_level_rewards=column, response_mask=mask, index=index)
 
     return {
         "grpo_advantages / loop": (lambda: grpo_advantages(rewards, groups), verl("grpo")),
         "grpo_advantages / vectorised": (lambda: grpo_advantages(rewards, groups), verl("grpo_vectorized")),
-        "grpo_advantages of a layout / vectorised": (
-            lambda: grpo_advantages(rewards, layout),
-            verl("grpo_vectorized"),
+        "grpo_advantages / vectorised, integers": (
+            lambda: grpo_advantages(rewards, groups),
+            verl("grpo_vectorized", integers),
         ),
+        "grpo_advantages of a layout / vectorised": (lambda: grpo_advantages(rewards, layout), verl("grpo_vectorized")),
         "rloo_advantages / loop": (lambda: rloo_advantages(rewards, groups), verl("rloo")),
         "rloo_advantages / vectorised": (lambda: rloo_advantages(rewards, groups), verl("rloo_vectorized")),
         "opo_advantages / loop": (lambda: opo_advantages(rewards, lengths, groups), verl("opo")),
@@ -88,7 +93,8 @@ def main() -> None:
     for name, (ours, verl) in {**rollouts(), **tokens()}.items():
         times = time_side_by_side({"ours": ours, "verl": verl}, rounds=arguments.rounds)
         rows[name] = (times["ours"], times["verl"])
-    publish([timed(f"{name} / verl", *pair) for name, pair in rows.items()], arguments.output)
+    limits = {name: 1.0 for name in rows if "integers" not in name}
+    publish([timed(f"{name} / verl", *pair, limits.get(name)) for name, pair in rows.items()], arguments.output)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ def contrastive_loss(
     and its loss is the objective's, by default `infonce`. All other rollouts have loss exactly 0 and get no gradient
     as anchors. The anchor's own similarity takes part in nothing.
 
-    Group scope takes time and memory of rollouts x group size. The other two take rollouts x rollouts in time, but in
-    memory only rollouts x 128: they go through the batch in tiles, in backward too.
+    Group scope takes time and memory of rollouts x group size. The other two take rollouts x rollouts in time (eager on
+    a CPU, anchors x rollouts), but in memory only rollouts x 128: they go through the batch in tiles, in backward too.
 
     Args:
         embeddings: One vector $z_i$ per rollout, normalised or not. One of norm below 1e-6 has no direction: its
@@ -119,7 +119,7 @@ def contrastive_loss(
         is_anchor = contrastive_anchors(success, groups, scope=scope, anchors=anchors)
         number = group_numbers(groups) if scope == "cross" else None
         row_losses = partial(_rows_of_batch, losses_of, success=success, is_anchor=is_anchor, number=number)
-        losses = tiled_losses(embeddings, row_losses, objective, total=reduction != "none")
+        losses = tiled_losses(embeddings, row_losses, is_anchor, objective, total=reduction != "none")
     if reduction == "mean":
         losses = losses / is_anchor.sum().clamp(min=1)
     return losses.to(embeddings.dtype)
@@ -189,16 +189,15 @@ def _within_groups(
 
 
 def _rows_of_batch(
-    losses_of: _Losses, cosines: Tensor, start: int, *, success: Tensor, is_anchor: Tensor, number: Tensor | None
+    losses_of: _Losses, cosines: Tensor, rows: Tensor, *, success: Tensor, is_anchor: Tensor, number: Tensor | None
 ) -> Tensor:
     """Losses of some rows of the batch against all of it; `number` is given where positives are of the same group."""
-    rows, column = len(cosines), torch.arange(len(success), device=success.device)
 
     def pairs(values: Tensor) -> Tensor:
-        return values.narrow(0, start, rows).unsqueeze(1) == values
+        return values.index_select(0, rows).unsqueeze(1) == values
 
-    others = pairs(column).logical_not()
+    others = pairs(torch.arange(len(success), device=success.device)).logical_not()
     positives = others & pairs(success)
     if number is not None:
         positives = positives & pairs(number)
-    return losses_of(cosines, is_anchor.narrow(0, start, rows), positives, others)
+    return losses_of(cosines, is_anchor.index_select(0, rows), positives, others)

@@ -1,4 +1,4 @@
-"""Losses of all rollouts against all others, a tile of rows at a time.
+"""Losses of rollouts against all others, a tile of rows at a time.
 
 Of the rollouts x rollouts matrix only a tile of `ROWS` rows exists at any time, in backward too.
 """
@@ -18,12 +18,16 @@ from clipo_ops._typing import at_least_float32
 
 ROWS = 128
 
-# Cosines of some rows with all columns, and the number of the first row -> losses of these rows.
-RowLosses: TypeAlias = Callable[[Tensor, int], Tensor]
+# Cosines of some rows with all columns, and the numbers of these rows -> their losses.
+RowLosses: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
-def tiled_losses(embeddings: Tensor, row_losses: RowLosses, objective: object, *, total: bool) -> Tensor:
+def tiled_losses(
+    embeddings: Tensor, row_losses: RowLosses, active: Tensor, objective: object, *, total: bool
+) -> Tensor:
     """The losses that come of each row of cosines between all embeddings, or their sum.
+
+    Rows that are not `active` have loss 0; on a CPU, where finding them makes nobody wait, no time is spent on them.
 
     The sum has its gradient computed along with it, tile by tile, and kept: as much memory as the embeddings. The
     gradient of single losses is not known before their weights are, so backward does the tiles anew, with the same
@@ -34,92 +38,99 @@ def tiled_losses(embeddings: Tensor, row_losses: RowLosses, objective: object, *
         units = vectors * inverse_norms(vectors)
         each = torch.cat(
             [
-                checkpoint(partial(_tile, row_losses=row_losses, start=start), units, use_reentrant=False)
-                for start in _starts(len(units))
+                checkpoint(partial(_tile, row_losses=row_losses, rows=rows), units, use_reentrant=False)
+                for rows in _split(torch.arange(len(units), device=units.device))
             ]
         )
         return each.sum() if total else each
+    readable = active.device.type == "cpu" and type(active) is Tensor  # a fake one has no contents
+    order = active.nonzero().squeeze(1) if readable else torch.arange(len(active), device=active.device)
     result: Tensor
     if total:
-        result = _Total.apply(vectors, row_losses)  # type: ignore[no-untyped-call]
+        result = _Total.apply(vectors, order, row_losses)  # type: ignore[no-untyped-call]
     else:
-        result = _Each.apply(vectors, row_losses, _generators(objective, vectors.device))  # type: ignore[no-untyped-call]
+        generators = _generators(objective, vectors.device)
+        result = _Each.apply(vectors, order, row_losses, generators)  # type: ignore[no-untyped-call]
     return result
 
 
-def _starts(rows: int) -> list[int]:
-    """The first row of every tile. Only compares `rows`, so that a dynamic graph serves every number within a tile."""
+def _split(order: Tensor) -> list[Tensor]:
+    """Every tile's rows. Only compares their number, so that a dynamic graph serves every number within a tile."""
     starts = [0]
-    while starts[-1] + ROWS < rows:
+    while starts[-1] + ROWS < len(order):
         starts.append(starts[-1] + ROWS)
-    return starts
+    return [order.narrow(0, start, min(ROWS, len(order) - start)) for start in starts]
 
 
-def _rows(values: Tensor, start: int) -> Tensor:
-    return values.narrow(0, start, min(ROWS, len(values) - start))
-
-
-def _tile(units: Tensor, row_losses: RowLosses, start: int) -> Tensor:
+def _tile(units: Tensor, row_losses: RowLosses, rows: Tensor) -> Tensor:
     with torch.autocast(units.device.type, enabled=False):
-        return row_losses(_rows(units, start) @ units.mT, start)
+        return row_losses(units.index_select(0, rows) @ units.mT, rows)
 
 
-def _all_tiles(vectors: Tensor, row_losses: RowLosses) -> Tensor:
+def _all_tiles(vectors: Tensor, order: Tensor, row_losses: RowLosses) -> Tensor:
     units = vectors * inverse_norms(vectors)
-    return torch.cat([_tile(units, row_losses, start) for start in _starts(len(units))])
+    return _placed([_tile(units, row_losses, rows) for rows in _split(order)], order, len(units))
 
 
-def _with_gradient(vectors: Tensor, row_losses: RowLosses, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _with_gradient(vectors: Tensor, order: Tensor, row_losses: RowLosses, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The losses, and the gradient of their weighted sum."""
     scale = inverse_norms(vectors)
     units = vectors * scale
     losses, gradient = [], torch.zeros_like(units)
     with torch.autocast(units.device.type, enabled=False):
-        for start in _starts(len(units)):
-            rows = _rows(units, start)
-            cosines = (rows @ units.mT).requires_grad_()
+        for rows in _split(order):
+            anchors = units.index_select(0, rows)
+            cosines = (anchors @ units.mT).requires_grad_()
             with torch.enable_grad():
-                loss = row_losses(cosines, start)
-            (slope,) = torch.autograd.grad(loss, cosines, _rows(weights, start))
+                loss = row_losses(cosines, rows)
+            (slope,) = torch.autograd.grad(loss, cosines, weights.index_select(0, rows))
             losses.append(loss.detach())
             del loss, cosines
-            _rows(gradient, start).addmm_(slope, units)
-            gradient.addmm_(slope.mT, rows)
+            gradient.index_add_(0, rows, slope @ units)
+            gradient.addmm_(slope.mT, anchors)
         along = torch.linalg.vecdot(gradient, units).unsqueeze(1)  # the length of a vector does not matter
-    return torch.cat(losses), gradient.addcmul_(units, along, value=-1).mul_(scale)
+    gradient.addcmul_(units, along, value=-1).mul_(scale)
+    return _placed(losses, order, len(units)), gradient
+
+
+def _placed(losses: list[Tensor], order: Tensor, rows: int) -> Tensor:
+    each = torch.cat(losses)
+    return each.new_zeros(rows).index_copy_(0, order, each)
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, row_losses: RowLosses) -> Tensor:
+    def forward(ctx: Any, vectors: Tensor, order: Tensor, row_losses: RowLosses) -> Tensor:
         if not ctx.needs_input_grad[0]:
-            return _all_tiles(vectors, row_losses).sum()
-        losses, gradient = _with_gradient(vectors, row_losses, torch.ones_like(vectors.select(1, 0)))
+            return _all_tiles(vectors, order, row_losses).sum()
+        losses, gradient = _with_gradient(vectors, order, row_losses, vectors.new_ones(len(vectors)))
         ctx.save_for_backward(gradient)
         return losses.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None
+        return gradient * grads[0], None, None
 
 
 class _Each(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, row_losses: RowLosses, generators: list[torch.Generator]) -> Tensor:
+    def forward(
+        ctx: Any, vectors: Tensor, order: Tensor, row_losses: RowLosses, generators: list[torch.Generator]
+    ) -> Tensor:
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(vectors)
+            ctx.save_for_backward(vectors, order)
             ctx.row_losses = row_losses
             ctx.states = [(generator, generator.get_state()) for generator in generators]
-        return _all_tiles(vectors, row_losses)
+        return _all_tiles(vectors, order, row_losses)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (vectors,) = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        vectors, order = ctx.saved_tensors
         with _replayed(ctx.states):
-            return _with_gradient(vectors, ctx.row_losses, grads[0])[1], None, None
+            return _with_gradient(vectors, order, ctx.row_losses, grads[0])[1], None, None, None
 
 
 def _generators(objective: object, device: torch.device) -> list[torch.Generator]:

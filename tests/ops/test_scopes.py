@@ -206,3 +206,16 @@ def test_memory_is_rollouts_times_tile(scope: Any, reduction: Any) -> None:
         loss = contrastive_loss(embeddings, ids % 8 < 3, ids, objective=supcon_out, scope=scope, reduction=reduction)
         loss.sum().backward()
     assert largest.numel == 1024 * _tiles.ROWS
+
+
+@every_whole_scope
+def test_an_eager_call_on_a_cpu_spends_no_row_on_what_is_no_anchor(scope: Any) -> None:
+    rows: list[int] = []
+
+    def counted(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
+        rows.append(len(logits))
+        return supcon_out(logits, positives, candidates)
+
+    success, ids = torch.arange(1000) % 10 < 2, torch.arange(1000) // 10
+    contrastive_loss(noise(0, 1000, 4), success, ids, objective=counted, scope=scope)
+    assert rows == [_tiles.ROWS, 200 - _tiles.ROWS]
