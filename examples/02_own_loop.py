@@ -76,6 +76,7 @@ class Step(NamedTuple):
     contrastive: float
 
 
+# --8<-- [start:step]
 def train_step(policy: Policy, head: nn.Linear, optimizer: torch.optim.Optimizer, weight: float) -> Step:
     prompts = torch.randint(10, (PROMPTS, 2)).repeat_interleave(GROUP_SIZE, 0)
     responses = policy.sample(prompts)
@@ -97,6 +98,9 @@ def train_step(policy: Policy, head: nn.Linear, optimizer: torch.optim.Optimizer
     (policy_loss + losses.mean()).backward()  # the policy learns from the first term alone, the head from the second
     optimizer.step()
     return Step(success.float().mean().item(), contrastive.mean().item())
+
+
+# --8<-- [end:step]
 
 
 def main() -> None:

@@ -19,7 +19,9 @@ def run(name: str, *arguments: str, folder: Path) -> str:
 
 
 def test_shapes_are_told_as_they_are(tmp_path: Path) -> None:
-    told = {line.split()[0]: line for line in run("01_shapes.py", folder=tmp_path).splitlines()}
+    output = run("01_shapes.py", folder=tmp_path)
+    assert f"```text\n{output}```" in (EXAMPLES.parent / "docs" / "own-loop.md").read_text(), "the page shows it"
+    told = {line.split()[0]: line for line in output.splitlines()}
     assert "8 x 6 x 16" in told["hidden"]
     assert "3 of 7 right ones" in told["anchors"]
     assert "-0.50" not in told["contrastive"], "at the floor there would be nothing to see"
