@@ -18,11 +18,13 @@ _FACTS = "clipo.json"
 _HEAD = "head.pt"
 
 
-def save_checkpoint(run_dir: Path, step: int, accelerator: Accelerator, head: ClipoHead | None, *, keep: int) -> Path:
+def save_checkpoint(
+    run_dir: Path, step: int, accelerator: Accelerator, head: ClipoHead | None, *, prompts: int, keep: int
+) -> Path:
     """Writes model, optimizer, scheduler, every random state and the head; then drops all but the latest `keep`.
 
     The folder is written under another name, flushed to disk and renamed, so that a run killed at any moment leaves
-    only whole checkpoints behind.
+    only whole checkpoints behind. `prompts` is how many have been drawn: the place in the training set.
 
     Returns:
         The checkpoint's folder, `run_dir/checkpoints/step-XXXXXXXX`.
@@ -40,7 +42,8 @@ def save_checkpoint(run_dir: Path, step: int, accelerator: Accelerator, head: Cl
         if head is not None:
             torch.save(head.state_dict(), unfinished / _HEAD)
         model = accelerator.unwrap_model(accelerator._models[0])
-        (unfinished / _FACTS).write_text(json.dumps({"step": step, "model": _signature(model)}, indent=2))
+        facts = {"step": step, "prompts": prompts, "model": _signature(model)}
+        (unfinished / _FACTS).write_text(json.dumps(facts, indent=2))
         _flush(unfinished)
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
@@ -50,11 +53,11 @@ def save_checkpoint(run_dir: Path, step: int, accelerator: Accelerator, head: Cl
     return final
 
 
-def load_checkpoint(run_dir: Path, accelerator: Accelerator, head: ClipoHead | None) -> int:
+def load_checkpoint(run_dir: Path, accelerator: Accelerator, head: ClipoHead | None) -> tuple[int, int]:
     """Restores the latest checkpoint into what `accelerator` has prepared, and into the head.
 
     Returns:
-        The step it was written after.
+        The step it was written after, and how many prompts had been drawn.
 
     Raises:
         ConfigError: There is none, it cannot be read, or it is that of another model or of a run without a head.
@@ -77,7 +80,7 @@ def load_checkpoint(run_dir: Path, accelerator: Accelerator, head: ClipoHead | N
     if head is not None:
         head.load_state_dict(torch.load(latest / _HEAD, map_location="cpu", weights_only=True))
     accelerator.load_state(str(latest))
-    return int(facts["step"])
+    return int(facts["step"]), int(facts["prompts"])
 
 
 def _complete(run_dir: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from rich.console import Console
 from clipo_train.errors import ConfigError
 
 _USAGE = """\
-usage: clipo train CONFIG.yaml [--field value ...]   train; `clipo train CONFIG.yaml --help` lists the fields
+usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
+                                                      train; `clipo train CONFIG.yaml --help` lists presets and fields
        clipo eval RUN|CONFIG.yaml [--suite track1|track2 --data FOLDER] [--field value ...]
                                                       evaluate a run's final policy, or the model of a configuration, on
                                                       its evaluation sets or one of the paper's suites
@@ -77,8 +78,8 @@ def _eval(arguments: Sequence[str]) -> None:
     given, rest = _options(arguments[1:], suite=str, data=Path)
     if (given.suite is None) != (given.data is None):
         raise ConfigError("suite: wanted --suite and --data FOLDER, or neither, got one of them")
-    preset = suite(given.suite, given.data) if given.suite else None
-    config = load_config(target / "config.yaml" if is_run else target, rest, preset=preset)
+    fields = suite(given.suite, given.data) if given.suite else None
+    config = load_config(target / "config.yaml" if is_run else target, rest, suite=fields)
     if is_run and config.model.path == load_config(target / "config.yaml").model.path:
         model = dataclasses.replace(config.model, path=str(target / "final"), gguf_file=None)
         config = dataclasses.replace(config, model=model)

@@ -1,4 +1,4 @@
-"""The contrastive head: hidden states in, contrastive rewards out, one optimizer step a call."""
+"""The contrastive head: hidden states in, contrastive rewards out, one optimizer step a call, more in its warm-up."""
 
 from functools import partial
 from itertools import pairwise
@@ -35,9 +35,9 @@ class ClipoHead:
     the replicas equal.
 
     Attributes:
-        metrics: Of the last step: loss, anchor_fraction, clamp_fraction (of anchors at the floor), similarity_positive
-            and similarity_negative (NaN where there is no such pair).
-        steps: Steps taken.
+        metrics: Of the last step, before its update: loss, anchor_fraction, clamp_fraction (of anchors at the floor),
+            similarity_positive and similarity_negative (NaN where there is no such pair).
+        steps: Calls of `step`.
 
     Args:
         hidden_size: Size of the pooled hidden states.
@@ -79,7 +79,9 @@ class ClipoHead:
         success: Bool[Tensor, " rollouts"],
         groups: Int[Tensor, " rollouts"] | GroupLayout,
     ) -> Float[Tensor, " rollouts"]:
-        """Rewards of these rollouts under the head as it is, then one optimizer step on their loss.
+        """Rewards of these rollouts under the head as it is, then an optimizer step on their loss.
+
+        In its warm-up the head takes `warmup_epochs` such steps, each with draws of its own.
 
         Args:
             pooled: Hidden states, one vector per rollout; detached here.
@@ -91,6 +93,21 @@ class ClipoHead:
             for an `infonce` draw with `loss_floor` subtracted.
         """
         layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
+        embeddings, loss = self._forward(pooled, success, layout)
+        rewards = contrastive_reward(loss, weight=self.config.weight, floor=self.config.floor)
+        anchors = contrastive_anchors(success, layout, scope=self.config.scope)
+        count = int(anchors.sum())
+        self._measure(embeddings, success, layout, anchors, rewards, float(loss.detach().sum() / max(count, 1)))
+        # Without an anchor there is nothing to learn, and weight decay alone would shrink the head.
+        if count and not self.config.frozen:
+            self._update(loss.sum() / count)
+            for _ in range(self.config.warmup_epochs - 1 if self.warming_up else 0):
+                self._update(self._forward(pooled, success, layout)[1].sum() / count)
+        self.steps += 1
+        return rewards
+
+    def _forward(self, pooled: Tensor, success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor]:
+        """Embeddings, and the loss of each rollout."""
         embeddings = self.projection(pooled.detach().float())
         loss = contrastive_loss(
             embeddings,
@@ -103,18 +120,12 @@ class ClipoHead:
             floor=self.config.loss_floor,
             reduction="none",
         )
-        rewards = contrastive_reward(loss, weight=self.config.weight, floor=self.config.floor)
-        anchors = contrastive_anchors(success, layout, scope=self.config.scope)
-        count = int(anchors.sum())
-        mean = loss.sum() / max(count, 1)
-        # Without an anchor there is nothing to learn, and weight decay alone would shrink the head.
-        if count and not self.config.frozen:
-            self.optimizer.zero_grad()
-            torch.autograd.backward(mean)
-            self.optimizer.step()
-        self.steps += 1
-        self._measure(embeddings, success, layout, anchors, rewards, float(mean.detach()))
-        return rewards
+        return embeddings, loss
+
+    def _update(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
 
     def _measure(
         self, embeddings: Tensor, success: Tensor, layout: GroupLayout, anchors: Tensor, rewards: Tensor, loss: float

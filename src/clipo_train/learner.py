@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +71,8 @@ class Learner:
         self.model, self.optimizer = accelerator.prepare(self.policy, optimizer)
         # An update of all processes is one of the schedule's, not one for each process.
         accelerator.step_scheduler_with_optimizer = False
-        updates = config.steps * (config.rollout.batch_size // settings.minibatch_size)
+        steps = config.steps - (config.clipo.warmup_steps if config.clipo.enabled else 0)
+        updates = max(0, steps) * settings.epochs * (config.rollout.batch_size // settings.minibatch_size)
         self.scheduler = accelerator.prepare(
             get_scheduler(settings.schedule, optimizer, settings.warmup_updates, updates)
         )
@@ -106,7 +108,7 @@ class Learner:
         return Scores(logprobs, entropy, ref_logprobs, pooled)
 
     def update(self, generation: Generation, scores: Scores, credit: Credit, *, seed: int) -> dict[str, float]:
-        """One optimizer step per mini-batch.
+        """One optimizer step per mini-batch, of `optimizer.epochs` passes.
 
         Args:
             generation: The rollouts.
@@ -117,9 +119,9 @@ class Learner:
         settings, losses, norms = self.config.optimizer, [], []
         self.model.train()
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(generation.tokens), generator=generator).to(generation.tokens.device)
-        for minibatch in order.split(settings.minibatch_size):
-            losses.append(self._accumulate(generation, scores, credit, minibatch))
+        orders = [torch.randperm(len(generation.tokens), generator=generator) for _ in range(settings.epochs)]
+        for minibatch in chain.from_iterable(order.split(settings.minibatch_size) for order in orders):
+            losses.append(self._accumulate(generation, scores, credit, minibatch.to(generation.tokens.device)))
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
             norms.append(float(norm))
             self.optimizer.step()
@@ -148,8 +150,9 @@ class Learner:
             part = generation.select(rows)
             width = part.response_mask.shape[1]
             logits, _ = forward(self.model, part)
+            temperature, bonus = config.rollout.temperature, config.loss.entropy_weight > 0
             result = policy_loss(
-                token_logprobs(logits, part.response, temperature=config.rollout.temperature),
+                token_logprobs(logits, part.response, temperature=temperature),
                 scores.logprobs[rows, :width],
                 None if scores.ref_logprobs is None else scores.ref_logprobs[rows, :width],
                 credit.advantages[rows],
@@ -158,6 +161,7 @@ class Learner:
                 denominator=denominator,
                 tokens=tokens,
                 rollout_logprobs=part.logprobs,
+                entropy=token_entropy(logits, temperature=temperature) if bonus else None,
             )
             # Processes' gradients are averaged, where the loss is a sum over them.
             accelerator.backward(result.loss * accelerator.num_processes)

@@ -3,6 +3,7 @@
 import torch
 
 from clipo_ops import aggregate
+from clipo_train.collector import informative
 from clipo_train.evaluation import summarize
 from clipo_train.learner import Scores
 from clipo_train.objective import Credit
@@ -12,14 +13,17 @@ from clipo_train.types import Message
 
 def describe(rollouts: Rollouts, scores: Scores, credit: Credit) -> dict[str, float]:
     """Metrics of a batch of rollouts; see the metrics glossary."""
-    total = (credit.outcome + credit.contrastive).view(-1, rollouts.group_size)
+    total = credit.total.view(-1, rollouts.group_size)
     constant = (total == total[:, :1]).all(1)
     generation = rollouts.generation
     return {f"rollout/{name}": value for name, value in summarize(rollouts.verdicts).items()} | {
         "rollout/response_length": float(generation.response_mask.sum(1).float().mean()),
+        "rollout/informative": float(informative(rollouts).float().mean()),
         "rollout/truncated": float((~generation.finished).float().mean()),
         "reward/outcome": float(credit.outcome.mean()),
         "reward/contrastive": float(credit.contrastive.mean()),
+        "reward/overlong": float(credit.overlong.mean()),
+        "reward/kl": float(credit.kl.mean()),
         "reward/total": float(total.mean()),
         "groups/degenerate": float(constant.float().mean()),
         "policy/entropy": float(aggregate(scores.entropy, generation.response_mask)),

@@ -12,6 +12,7 @@ from clipo_ops import (
     aggregate,
     cispo_surrogate,
     clipped_surrogate,
+    dppo_surrogate,
     geometric_mean_surrogate,
     gpg_advantages,
     grpo_advantages,
@@ -21,34 +22,75 @@ from clipo_ops import (
     masked_importance_weights,
     maxrl_advantages,
     opo_advantages,
+    overlong_penalty,
     policy_gradient_surrogate,
     rloo_advantages,
     sapo_surrogate,
     truncated_importance_weights,
+    vespo_surrogate,
 )
-from clipo_train.config import LossConfig
+from clipo_train.config import LossConfig, TrainConfig
 from clipo_train.head import ClipoHead
 from clipo_train.rollout import Rollouts
 
 
 class Credit(NamedTuple):
-    """What every rollout gets; one number per rollout each."""
+    """What every rollout gets; one number per rollout each.
+
+    Attributes:
+        outcome: The verifier's reward.
+        contrastive: The head's.
+        overlong: The penalty for a long response, at most 0.
+        kl: The penalty for leaving the reference policy.
+        total: The sum of these.
+        advantages: From the total.
+    """
 
     outcome: Float[Tensor, " rollouts"]
     contrastive: Float[Tensor, " rollouts"]
+    overlong: Float[Tensor, " rollouts"]
+    kl: Float[Tensor, " rollouts"]
+    total: Float[Tensor, " rollouts"]
     advantages: Float[Tensor, " rollouts"]
 
 
 def assign_credit(
-    rollouts: Rollouts, pooled: Float[Tensor, "rollouts hidden"] | None, head: ClipoHead | None, config: LossConfig
+    rollouts: Rollouts,
+    pooled: Float[Tensor, "rollouts hidden"] | None,
+    head: ClipoHead | None,
+    config: TrainConfig,
+    *,
+    logprobs: Float[Tensor, "rollouts tokens"],
+    ref_logprobs: Float[Tensor, "rollouts tokens"] | None,
 ) -> Credit:
-    """Outcome plus contrastive rewards, as advantages over their group. Takes one step of the head."""
-    outcome, groups = rollouts.outcome, rollouts.groups
-    contrastive = torch.zeros_like(outcome)
+    r"""Rewards, as advantages over their group. Takes one step of the head.
+
+    $$R_i = r_i + c_i + o_i - \beta \sum_t \text{KL}_{it}$$
+
+    of outcome, contrastive reward, overlong penalty and, with `loss.kl_in: reward`, the estimated KL of the policy that
+    sampled to the reference policy.
+
+    Args:
+        rollouts: Judged.
+        pooled: Hidden states for the head, one vector per rollout; None without one.
+        head: Or None without CLIPO.
+        config: The run.
+        logprobs: Under the policy that sampled.
+        ref_logprobs: Under the reference policy, or None.
+    """
+    outcome, groups, mask = rollouts.outcome, rollouts.groups, rollouts.generation.response_mask
+    contrastive, overlong, kl = (torch.zeros_like(outcome) for _ in range(3))
     if head is not None and pooled is not None:
         contrastive = head.step(pooled, rollouts.success, groups)
-    lengths = rollouts.generation.response_mask.sum(1)
-    return Credit(outcome, contrastive, _advantages(outcome + contrastive, lengths, groups, config))
+    lengths, limit = mask.sum(1), config.rollout.max_new_tokens
+    if config.reward.overlong_buffer > 0:
+        buffer = max(1, round(config.reward.overlong_buffer * limit))
+        overlong = overlong_penalty(lengths, max_length=limit, buffer=buffer, factor=config.reward.overlong_weight)
+    if ref_logprobs is not None and config.loss.kl_in == "reward":
+        per_token = kl_estimate(logprobs, ref_logprobs, estimator=config.loss.kl_estimator)
+        kl = -config.loss.kl_weight * torch.where(mask, per_token, 0).sum(1)
+    total = outcome + contrastive + overlong + kl
+    return Credit(outcome, contrastive, overlong, kl, total, _advantages(total, lengths, groups, config.loss))
 
 
 def _advantages(rewards: Tensor, lengths: Tensor, groups: GroupLayout, config: LossConfig) -> Tensor:
@@ -84,8 +126,13 @@ def policy_loss(
     denominator: Float[Tensor, ""],
     tokens: Float[Tensor, ""],
     rollout_logprobs: Float[Tensor, "rollouts tokens"] | None = None,
+    entropy: Float[Tensor, "rollouts tokens"] | None = None,
 ) -> PolicyLoss:
-    """The surrogate, plus a weighted KL to the reference policy if there is one.
+    r"""The surrogate, plus the weighted KL to a reference policy, less the weighted entropy, where there are such.
+
+    $$\ell_{it} + \beta\, \text{KL}_{it} - \alpha H_{it}$$
+
+    per token; `loss.aggregation` makes it one number.
 
     Args:
         logprobs: Under the policy being updated.
@@ -97,14 +144,17 @@ def policy_loss(
         denominator: Of the loss, counted over the mini-batch; see `clipo_ops.aggregate_denominator`.
         tokens: Response tokens in the mini-batch.
         rollout_logprobs: Under the policy that sampled as its engine has them, or None where the two are the same.
+        entropy: Of the policy being updated, with its gradient; None without a bonus for it.
     """
     ratio = log_ratio(logprobs, old_logprobs, mask)
     surrogate = _surrogate(logprobs, ratio, advantages, mask, config)
     per_token = surrogate.loss
     if rollout_logprobs is not None and config.rollout_correction != "none":
         per_token = per_token * _mismatch_weights(old_logprobs, rollout_logprobs, mask, config)
-    if ref_logprobs is not None:
+    if ref_logprobs is not None and config.kl_in == "loss":
         per_token = per_token + config.kl_weight * kl_estimate(logprobs, ref_logprobs, estimator=config.kl_estimator)
+    if entropy is not None:
+        per_token = per_token - config.entropy_weight * entropy
     # The policy that sampled is the one the estimate's samples come from.
     moved = kl_estimate(torch.zeros_like(ratio), ratio.detach())
     return PolicyLoss(
@@ -135,6 +185,10 @@ def _surrogate(
             return sapo_surrogate(ratio, advantages)
         case "gmpo":
             return geometric_mean_surrogate(token_log_ratio, advantages, mask)
+        case "vespo":
+            return vespo_surrogate(logprobs, token_log_ratio, advantages, mask)
+        case "dppo":
+            return dppo_surrogate(logprobs, token_log_ratio, advantages)
 
 
 def _mismatch_weights(old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, config: LossConfig) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from clipo_train.rollout import Generation
 
@@ -51,18 +50,14 @@ def gather_generation(generation: Generation, accelerator: Accelerator) -> Gener
     own = torch.tensor([generation.tokens.shape[1] - width, width], device=generation.tokens.device)
     prompt, response = accelerator.gather(own.unsqueeze(0)).amax(0).tolist()
 
-    def gather(values: Tensor) -> Tensor:
-        left = prompt - (values.shape[1] - width)
-        whole: Tensor = accelerator.gather(pad(values, (left if values.shape[1] > width else 0, response - width)))
-        return whole
-
+    whole = generation.padded(prompt, response)
     return Generation(
-        gather(generation.tokens),
-        gather(generation.attention_mask),
-        gather(generation.response_mask),
-        gather_list(generation.texts, accelerator),
-        accelerator.gather(generation.finished),
-        None if generation.logprobs is None else gather(generation.logprobs),
+        accelerator.gather(whole.tokens),
+        accelerator.gather(whole.attention_mask),
+        accelerator.gather(whole.response_mask),
+        gather_list(whole.texts, accelerator),
+        accelerator.gather(whole.finished),
+        None if whole.logprobs is None else accelerator.gather(whole.logprobs),
     )
 
 

@@ -4,11 +4,11 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 
 from clipo_train.checkpoint import load_checkpoint, save_checkpoint
+from clipo_train.collector import Collector, derived_seed
 from clipo_train.config import TrainConfig
 from clipo_train.config.files import dump_config
 from clipo_train.data import load_examples
@@ -19,10 +19,8 @@ from clipo_train.learner import Learner
 from clipo_train.measures import describe, sample_rows
 from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar
 from clipo_train.objective import assign_credit
-from clipo_train.parallel import gather_generation, gather_list, own_block
 from clipo_train.policy import EncodedExample, encode_prompts
 from clipo_train.report import write_report
-from clipo_train.rollout import Rollouts, Sampling
 from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
 from clipo_train.verifiers import load_verifier
@@ -52,12 +50,21 @@ class Trainer:
         self.progress = progress_bar(visible=self.accelerator.is_main_process)
         with self.progress:
             self._load_model()
-        self._load_data()
+        examples = self._load_data()
         self.verifier = load_verifier(
             config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
         )
         self.evaluator = load_evaluator(config, self.learner.tokenizer)
-        self._load_engine()
+        self._load_engine(examples)
+        self.collector = Collector(
+            examples,
+            self.engine,
+            self.verifier,
+            config.rollout,
+            seed=config.seed,
+            accelerator=self.accelerator,
+            clock=self.clock,
+        )
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0
 
@@ -79,7 +86,7 @@ class Trainer:
                     metrics |= self.evaluator.run(self.engine)
                 self.metrics.log(self.step, metrics)
                 if self._due(config.checkpoint.every):
-                    save_checkpoint(config.run_dir, self.step, self.accelerator, self.head, keep=config.checkpoint.keep)
+                    self._save()
                 self.progress.update(task, advance=1, note=_headline(metrics))
         return self._finish()
 
@@ -87,63 +94,46 @@ class Trainer:
         """Rollouts, their credit, and a pass of updates over them."""
         self.step += 1
         with self.clock("step"):
-            rollouts = self._collect()
+            rollouts = self.collector.collect()
             scores = self.learner.score(rollouts.generation, pool=self.head is not None)
             gap = logprob_gap(rollouts.generation, scores.logprobs)
             if self.syncs <= 1:  # the weights it began with, and those of the first update
                 require_agreement(gap, self.config.rollout.logprob_tolerance)
             warming_up = self.head is not None and self.head.warming_up
             with self.clock("contrastive"):
-                credit = assign_credit(rollouts, scores.pooled, self.head, self.config.loss)
+                credit = assign_credit(
+                    rollouts,
+                    scores.pooled,
+                    self.head,
+                    self.config,
+                    logprobs=scores.logprobs,
+                    ref_logprobs=scores.ref_logprobs,
+                )
             update: dict[str, float] = {}
             if not warming_up:
                 with self.clock("update"):
-                    update = self.learner.update(rollouts.generation, scores, credit, seed=self._seed(self.step))
+                    seed = derived_seed(self.config.seed, self.step)
+                    update = self.learner.update(rollouts.generation, scores, credit, seed=seed)
                     self.engine.sync()
                     self.syncs += 1
         self.metrics.completions(sample_rows(self.step, rollouts, credit, self.config.logging.completions))
-        described = describe(rollouts, scores, credit)
+        sampled = {f"rollout/{name}": value for name, value in self.collector.metrics.items()}
         contrastive = {} if self.head is None else self.head.metrics
         named = {f"contrastive/{name}": value for name, value in contrastive.items()}
-        return described | gap | named | update | self.clock.read()
-
-    def _collect(self) -> Rollouts:
-        """Samples a group of completions for each of the step's prompts, and has them judged."""
-        settings, accelerator = self.config.rollout, self.accelerator
-        prompts = own_block(self._prompts(), accelerator)
-        with self.clock("rollout"):
-            sampling = Sampling(settings.max_new_tokens, settings.temperature)
-            generation = self.engine.generate(
-                [item.prompt_ids for item in prompts], samples=settings.group_size, sampling=sampling
-            )
-        with self.clock("verify"):
-            examples = [item.example for item in prompts for _ in range(settings.group_size)]
-            verdicts = self.verifier.verify(examples, generation.texts)
-        return Rollouts(
-            gather_list(examples, accelerator),
-            gather_generation(generation, accelerator),
-            gather_list(verdicts, accelerator),
-            settings.group_size,
-        )
-
-    def _prompts(self) -> list[EncodedExample]:
-        """The step's prompts: epoch after epoch, each in an order of its own that depends on the seed alone."""
-        count = self.config.rollout.batch_size // self.config.rollout.group_size
-        total = len(self.examples)
-        chosen: list[EncodedExample] = []
-        for place in range((self.step - 1) * count, self.step * count):
-            epoch, index = divmod(place, total)
-            if not chosen or index == 0:
-                order = torch.randperm(total, generator=torch.Generator().manual_seed(self._seed(epoch)))
-            chosen.append(self.examples[int(order[index])])
-        return chosen
-
-    def _seed(self, number: int) -> int:
-        """A seed for the step or epoch of that number."""
-        return self.config.seed * 1_000_003 + number
+        return describe(rollouts, scores, credit) | sampled | gap | named | update | self.clock.read()
 
     def _due(self, every: int) -> bool:
         return self.step == self.config.steps or (every > 0 and self.step % every == 0)
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self.config.run_dir,
+            self.step,
+            self.accelerator,
+            self.head,
+            prompts=self.collector.prompts,
+            keep=self.config.checkpoint.keep,
+        )
 
     # Setting up and leaving.
 
@@ -185,7 +175,7 @@ class Trainer:
             hidden = self.learner.policy.config.get_text_config().hidden_size
             self.head = ClipoHead(hidden, config.clipo, seed=config.seed, device=self.accelerator.device)
 
-    def _load_data(self) -> None:
+    def _load_data(self) -> list[EncodedExample]:
         data = self.config.data
         examples = load_examples(
             data.train,
@@ -196,12 +186,10 @@ class Trainer:
             options=data.options,
             columns=data.columns,
         )
-        self.examples = encode_prompts(
-            self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens
-        )
+        return encode_prompts(self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens)
 
-    def _load_engine(self) -> None:
-        prompts = chain(self.examples, *self.evaluator.sets.values())
+    def _load_engine(self, examples: list[EncodedExample]) -> None:
+        prompts = chain(examples, *self.evaluator.sets.values())
         sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.engine = load_engine(self.config, self.learner.policy, self.learner.tokenizer, prompts, in_step=sharded)
         self.syncs = 0
@@ -210,7 +198,7 @@ class Trainer:
         """Creates the run's folder, or goes on in it."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
         if self.config.resume:
-            self.step = load_checkpoint(run_dir, accelerator, self.head)
+            self.step, self.collector.prompts = load_checkpoint(run_dir, accelerator, self.head)
             self.engine.sync()
         accelerator.wait_for_everyone()  # until all have looked whether the folder exists
         if accelerator.is_main_process:

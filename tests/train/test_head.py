@@ -86,6 +86,20 @@ def test_an_mlp_learns_at_every_scope_and_is_restored(scope: Any) -> None:
         head().load_state_dict(subject.state_dict())
 
 
+def test_warm_up_epochs_are_steps_on_the_same_batch() -> None:
+    once = head()
+    several = head(dataclasses.replace(CONFIG, warmup_steps=1, warmup_epochs=5))
+    rewards = once.step(*batch())
+    assert several.step(*batch()).equal(rewards)  # those of the head as it was
+    assert several.metrics == once.metrics
+    for _ in range(4):
+        once.step(*batch())
+    assert several.projection.weight.equal(once.projection.weight)
+    assert (several.steps, several.warming_up) == (1, False)
+    assert several.step(*batch(1)).equal(once.step(*batch(1)))  # after the warm-up, one a batch
+    assert several.projection.weight.equal(once.projection.weight)
+
+
 def test_hidden_states_get_no_gradient() -> None:
     pooled, success, groups = batch()
     pooled.requires_grad_()

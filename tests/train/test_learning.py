@@ -75,10 +75,13 @@ def test_the_micro_batch_size_does_not_change_the_result(learning_run: Callable[
 
 
 ALGORITHMS = {
-    "dr_grpo": ["--loss.advantage_scale", "none", "--loss.aggregation", "seq-mean-token-sum-norm"],
-    "dapo": ["--loss.epsilon_high", "0.28"],
-    "gspo": ["--loss.importance", "sequence", "--loss.epsilon_low", "3e-4", "--loss.epsilon_high", "4e-4"],
-    "gmpo": ["--loss.surrogate", "gmpo", "--loss.aggregation", "seq-mean-token-mean"],
+    "dr_grpo": ["--preset", "dr_grpo+clipo"],
+    "dapo": ["--preset", "dapo+clipo"],
+    "gspo": ["--preset", "gspo+clipo"],
+    "gmpo": ["--preset", "gmpo+clipo"],
+    "luspo": ["--preset", "gspo+clipo", "--loss.aggregation", "seq-mean-token-sum"],
+    "vespo": ["--loss.surrogate", "vespo"],
+    "dppo": ["--loss.surrogate", "dppo"],
     "cispo": ["--loss.surrogate", "cispo"],
     "sapo": ["--loss.surrogate", "sapo", "--loss.aggregation", "seq-mean-token-mean"],
     "rloo": ["--loss.advantages", "rloo", "--loss.surrogate", "policy_gradient"],

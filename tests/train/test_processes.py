@@ -21,9 +21,9 @@ def train(config_file: Callable[..., Path], warm: Path, tmp_path: Path) -> Calla
     config = config_file(
         steps=3,
         model={"path": str(warm)},
-        rollout={"batch_size": 32, "group_size": 4, "max_new_tokens": 24},
+        rollout={"batch_size": 32, "group_size": 4, "max_new_tokens": 24, "dynamic_sampling": True},
         optimizer={"minibatch_size": 16, "micro_batch_size": 4},
-        loss={"kl_weight": 0.01},
+        loss={"kl_weight": 0.01, "entropy_weight": 0.01},
         checkpoint={"every": 2},
     )
 

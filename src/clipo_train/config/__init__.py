@@ -1,6 +1,6 @@
 """The trainer's configuration: one tree of frozen dataclasses, from which YAML and the command line are read."""
 
-from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig
+from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig, RewardConfig
 from clipo_train.config.run import (
     CheckpointConfig,
     DataConfig,
@@ -21,6 +21,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "RewardConfig",
     "RolloutConfig",
     "SetConfig",
     "TrainConfig",

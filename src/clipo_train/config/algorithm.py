@@ -9,6 +9,16 @@ from clipo_train.config.fields import STRICT, Count, Fraction, Natural, NonNegat
 
 
 @dataclass(frozen=True, config=STRICT)
+class RewardConfig:
+    """Rewards besides the verifier's and the contrastive one. Whether a rollout is right does not depend on them."""
+
+    overlong_buffer: Fraction = 0.0
+    """Share of `rollout.max_new_tokens` at its end in which a response is penalised, linearly; 0 for no penalty."""
+    overlong_weight: NonNegative = 1.0
+    """Penalty of a response of `rollout.max_new_tokens`; see `clipo_ops.overlong_penalty`."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class LossConfig:
     """Advantages and the policy's loss."""
 
@@ -18,7 +28,7 @@ class LossConfig:
     """What `grpo` divides centred rewards by."""
     advantage_eps: NonNegative = 1e-6
     """Added to what is divided by, of `grpo` and `maxrl`."""
-    surrogate: Literal["clipped", "policy_gradient", "cispo", "sapo", "gmpo"] = "clipped"
+    surrogate: Literal["clipped", "policy_gradient", "cispo", "sapo", "gmpo", "vespo", "dppo"] = "clipped"
     """What is minimised per token, with its own defaults: `clipo_ops.clipped_surrogate` and so on."""
     importance: Literal["token", "sequence"] = "token"
     """Ratio of each token, or of its whole response: `sequence` with `clipped` is GSPO (epsilons of 3e-4 and 4e-4)."""
@@ -32,8 +42,12 @@ class LossConfig:
         "token-mean"
     )
     """How token losses become one number; see `clipo_ops.aggregate`."""
+    entropy_weight: NonNegative = 0.0
+    """Weight of the policy's entropy, which the loss then keeps high; aggregated like the rest of the loss."""
     kl_weight: NonNegative = 0.0
     """Weight of the KL to the initial policy; above 0 a frozen copy of it is kept."""
+    kl_in: Literal["loss", "reward"] = "loss"
+    """`loss` adds it to the loss of every token; `reward` takes its sum over a response off the reward."""
     kl_estimator: Literal["k1", "k2", "k3", "k3+"] = "k3"
     """See `clipo_ops.kl_estimate`."""
     rollout_correction: Literal["none", "truncated", "masked"] = "none"
@@ -77,16 +91,18 @@ class ClipoConfig:
     frozen: bool = False
     """The head stays as it was drawn."""
     learning_rate: Positive = 1e-3
-    """Of the head's AdamW; one step per step of the trainer."""
+    """Of the head's AdamW; one step per step of the trainer, but for `warmup_epochs`."""
     weight_decay: NonNegative = 0.01
     """Of the head's AdamW."""
     warmup_steps: Natural = 0
     """First steps in which only the head learns, on rollouts of the policy as it is."""
+    warmup_epochs: Count = 1
+    """Steps that the head takes on the rollouts of each of them, in place of as many batches thrown away."""
 
 
 @dataclass(frozen=True, config=STRICT)
 class OptimizerConfig:
-    """The policy's optimizer: AdamW, one pass over each batch of rollouts."""
+    """The policy's optimizer: AdamW."""
 
     learning_rate: Positive = 1e-6
     """Peak learning rate."""
@@ -100,6 +116,8 @@ class OptimizerConfig:
     """How the learning rate goes after its warm-up."""
     warmup_updates: Natural = 0
     """Updates over which it rises from 0."""
+    epochs: Count = 1
+    """Passes over each batch of rollouts, each in an order of its own."""
     minibatch_size: Count = 64
     """Rollouts per update; divides `rollout.batch_size`."""
     micro_batch_size: Count = 64

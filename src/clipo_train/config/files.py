@@ -11,24 +11,27 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 from clipo_train.config import TrainConfig
 from clipo_train.errors import ConfigError
 
+_PRESETS = Path(__file__).with_name("presets")
+_METHODS = ("grpo", "dr_grpo", "dapo", "gspo", "gmpo")
 
-def load_config(path: Path, overrides: Sequence[str] = (), *, preset: Mapping[str, Any] | None = None) -> TrainConfig:
+PRESETS = tuple(name for method in _METHODS for name in (method, f"{method}+clipo"))
+"""Methods by their papers' numbers, each without and with CLIPO."""
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), *, suite: Mapping[str, Any] | None = None) -> TrainConfig:
     """Reads a YAML file and overrides fields of it, as in `["--clipo.weight", "0.1"]`.
 
     Args:
-        path: The file.
+        path: The file. It, or `overrides`, may name a `preset`, whose fields count where neither has them.
         overrides: Arguments of the command line.
-        preset: Fields that override the file's, and are overridden by the command line's.
+        suite: Fields that override the file's, and are overridden by the command line's.
 
     Raises:
-        ConfigError: A missing or unreadable file, an unknown field, a value of a wrong type or out of range.
+        ConfigError: A missing or unreadable file, an unknown field or preset, a value of a wrong type or out of range.
     """
-    values = _read_yaml(path)
-    for name, value in [*(preset or {}).items(), *_cli_values(overrides).items()]:
-        if isinstance(value, Mapping) and isinstance(values.get(name), Mapping):
-            values[name] = {**values[name], **value}
-        else:
-            values[name] = value
+    file, command_line = _read_yaml(path), _cli_values(overrides)
+    name = command_line.get("preset", file.get("preset"))
+    values = _merged([*([] if name is None else _preset(name)), file, suite or {}, command_line])
     try:
         return TypeAdapter(TrainConfig).validate_python(values)
     except ValidationError as error:
@@ -39,6 +42,25 @@ def dump_config(config: TrainConfig) -> str:
     """The whole configuration as YAML, which `load_config` reads back to an equal one."""
     values = TypeAdapter(TrainConfig).dump_python(config, mode="json")
     return yaml.safe_dump(values, sort_keys=False)
+
+
+def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Fields of all layers; a later one's wins, section by section."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            if isinstance(value, Mapping) and isinstance(values.get(name), Mapping):
+                values[name] = {**values[name], **value}
+            else:
+                values[name] = value
+    return values
+
+
+def _preset(name: Any) -> list[dict[str, Any]]:
+    """A preset's layers."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset: wanted one of {', '.join(PRESETS)}, got {name!r}")
+    return [_read_yaml(_PRESETS / f"{part}.yaml") for part in name.split("+")]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

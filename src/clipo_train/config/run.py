@@ -8,7 +8,7 @@ from annotated_types import Ge, Interval
 from pydantic.dataclasses import dataclass
 from pydantic_settings import CliImplicitFlag
 
-from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig
+from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig, RewardConfig
 from clipo_train.config.fields import STRICT, Count, Natural, NonNegative, Positive
 from clipo_train.types import Column
 
@@ -68,6 +68,11 @@ class RolloutConfig:
     """Tokens a response may have at most."""
     temperature: Positive = 1.0
     """Sampling temperature; log-probabilities are taken at the same one."""
+    dynamic_sampling: bool = False
+    """Sample further prompts, a batch at a time, until there is a batch of groups in which some rollouts are right and
+    some wrong; see `clipo_train.collector`."""
+    max_sampling_rounds: Count = 10
+    """With `dynamic_sampling`, batches sampled in a step at most; then its batch is filled up with other groups."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What samples. `vllm` is made for speed on a GPU; it needs the extra of that name."""
     gpu_memory_utilization: Annotated[float, Interval(gt=0, le=1)] = 0.4
@@ -150,6 +155,9 @@ class TrainConfig:
 
     run_dir: Path = Path("runs/run")
     """Folder to write to. It must not exist yet, unless the run is resumed."""
+    preset: str | None = None
+    """Fields that are not given are a method's: `grpo`, `dr_grpo`, `dapo`, `gspo` or `gmpo`, by its paper's numbers, or
+    with CLIPO: `grpo+clipo` and so on. The file and the command line win over it."""
     resume: CliImplicitFlag[bool] = False
     """Go on from the latest checkpoint in `run_dir`."""
     steps: Count = 40
@@ -161,6 +169,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     clipo: ClipoConfig = field(default_factory=ClipoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from clipo_ops import GroupLayout
 from clipo_train.types import Example, Verdict
@@ -69,6 +70,36 @@ class Generation(NamedTuple):
             None if self.logprobs is None else self.logprobs[rows, : response.shape[1] - unused],
         )
 
+    def padded(self, prompt: int, response: int) -> "Generation":
+        """The same sequences with so many columns of prompt and of response, at least as many as there are."""
+        width = self.response_mask.shape[1]
+        sides = (prompt - (self.tokens.shape[1] - width), response - width)
+        return Generation(
+            pad(self.tokens, sides),
+            pad(self.attention_mask, sides),
+            pad(self.response_mask, (0, sides[1])),
+            self.texts,
+            self.finished,
+            None if self.logprobs is None else pad(self.logprobs, (0, sides[1])),
+        )
+
+    def join(self, other: "Generation") -> "Generation":
+        """These sequences, then the other's, padded alike."""
+        widths = [(part.tokens.shape[1], part.response_mask.shape[1]) for part in (self, other)]
+        prompt, response = max(whole - own for whole, own in widths), max(own for _, own in widths)
+        first, second = self.padded(prompt, response), other.padded(prompt, response)
+        logprobs = None
+        if first.logprobs is not None and second.logprobs is not None:
+            logprobs = torch.cat([first.logprobs, second.logprobs])
+        return Generation(
+            torch.cat([first.tokens, second.tokens]),
+            torch.cat([first.attention_mask, second.attention_mask]),
+            torch.cat([first.response_mask, second.response_mask]),
+            first.texts + second.texts,
+            torch.cat([first.finished, second.finished]),
+            logprobs,
+        )
+
 
 class RolloutEngine(Protocol):
     """Samples completions from the current policy."""
@@ -116,3 +147,22 @@ class Rollouts:
     def groups(self) -> GroupLayout:
         """Which rollouts answer the same prompt."""
         return GroupLayout.from_size(len(self.verdicts), self.group_size, device=self.generation.tokens.device)
+
+    def select(self, rows: Int[Tensor, " rows"]) -> "Rollouts":
+        """Some of the rollouts; whole groups of them."""
+        chosen = rows.tolist()
+        return Rollouts(
+            [self.examples[row] for row in chosen],
+            self.generation.select(rows),
+            [self.verdicts[row] for row in chosen],
+            self.group_size,
+        )
+
+    def join(self, other: "Rollouts") -> "Rollouts":
+        """These rollouts, then the other's, of groups of the same size."""
+        return Rollouts(
+            [*self.examples, *other.examples],
+            self.generation.join(other.generation),
+            [*self.verdicts, *other.verdicts],
+            self.group_size,
+        )
