@@ -1,6 +1,6 @@
 """Reads the configuration from YAML and the command line, and writes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,25 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, preset: Mapping[st
 
 def dump_config(config: TrainConfig) -> str:
     """The whole configuration as YAML, which `load_config` reads back to an equal one."""
-    values = TypeAdapter(TrainConfig).dump_python(config, mode="json")
-    return yaml.safe_dump(values, sort_keys=False)
+    return yaml.safe_dump(_dump(config), sort_keys=False)
+
+
+def config_values(config: TrainConfig) -> dict[str, Any]:
+    """Dotted name -> value of every field."""
+
+    def flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", value
+
+    return dict(flat(_dump(config), ""))
+
+
+def _dump(config: TrainConfig) -> dict[str, Any]:
+    values: dict[str, Any] = TypeAdapter(TrainConfig).dump_python(config, mode="json")
+    return values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
