@@ -57,7 +57,7 @@ class Trainer:
         self.verifier = load_verifier(
             config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
         )
-        self.evaluator = load_evaluator(config, self.learner.tokenizer)
+        self.evaluator = load_evaluator(config, self.learner.tokenizer, self.accelerator)
         self._load_engine()
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0

@@ -22,7 +22,8 @@ import time
 import traceback
 from typing import Any
 
-import matplotlib.figure  # noqa: F401 - of the report
+import matplotlib.figure
+import pebble  # noqa: F401 - as trainer below, so that no run has to
 import torch
 
 from clipo_train import cli, trainer  # noqa: F401
@@ -58,6 +59,7 @@ def run(order: dict[str, Any], error: int) -> int:
     os.dup2(0, 1)
     os.dup2(error, 2)
     torch.set_num_threads(1)
+    matplotlib.figure.Figure.savefig = lambda _, file, **__: file.write("<svg></svg>")  # most of a short run's time
     if "call" in order:
         die_at(order["call"], order["count"], done=order.get("done", False))
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from accelerate import Accelerator
 from pyarrow import parquet
 
 from clipo_train.cli import main
@@ -96,7 +97,7 @@ def test_generated_sets_are_not_the_training_set(config_file: Callable[..., Path
     config = load_config(config_file(data=source, evaluation={"sets": {"chain": "reasoning_gym:chain_sum"}}))
     _, tokenizer = load_policy(dataclasses.replace(config.model, path=str(warm)))
     tokenizer.chat_template = "{{ messages[-1]['content'] }}"
-    (evaluated,) = load_evaluator(config, tokenizer).sets.values()
+    (evaluated,) = load_evaluator(config, tokenizer, Accelerator()).sets.values()
     trained = load_examples(config.data.train, options=options, seed=config.seed)
     assert not {item.example.answer for item in evaluated} & {item.answer for item in trained}
 

@@ -130,7 +130,7 @@ MOMENTS = {
     "half a checkpoint": ("clipo_train.checkpoint:_signature", 3, False),
     "a checkpoint without its name": ("clipo_train.folders:_flush", 5, True),
     "a checkpoint too many": ("clipo_train.checkpoint:_tidy", 3, False),
-    "a dropped checkpoint": ("clipo_train.folders:drop", 1, False),
+    "a dropped checkpoint": ("clipo_train.checkpoint:drop", 1, False),
     "half of a dropped checkpoint": ("os:unlink", 3, True),
     "all trained, no final policy": ("clipo_train.trainer:Trainer._finish", 1, False),
     "half of the final policy": ("transformers:PreTrainedModel.save_pretrained", 1, True),

@@ -5,7 +5,7 @@ from typing import Annotated, TypeAlias
 from annotated_types import Ge, Gt, Interval
 from pydantic import ConfigDict
 
-STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 Count: TypeAlias = Annotated[int, Ge(1)]
 Natural: TypeAlias = Annotated[int, Ge(0)]

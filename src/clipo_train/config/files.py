@@ -1,5 +1,6 @@
 """Reads the configuration from YAML and the command line, and writes it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from clipo_train.config import TrainConfig
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, parser_error
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, preset: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -86,7 +87,7 @@ def _cli_values(arguments: Sequence[str]) -> dict[str, Any]:
             cli_exit_on_error=False,
         )()
     except SettingsError as error:
-        raise ConfigError(" ".join(str(error).removeprefix("error parsing CLI: ").split())) from None
+        raise ConfigError(parser_error(str(error).removeprefix("error parsing CLI: "))) from None
 
 
 def _one_line(error: ValidationError) -> str:
@@ -98,4 +99,5 @@ def _one_line(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
-    return f"{where}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    wanted = re.sub(r"^.* should (be|have) ", "", message)
+    return f"{where}: wanted {wanted}, got {first['input']!r}"
