@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import set_seed
+import yaml
+from accelerate.utils import DistributedType, set_seed
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -40,7 +41,7 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers import PreTrainedModel
 
 from clipo_train.config import ModelConfig, TrainConfig
-from clipo_train.config.files import config_values, dump_config, load_config
+from clipo_train.config.files import dump_config, flatten, load_config
 from clipo_train.errors import ConfigError
 from clipo_train.folders import check_can_create, drop, sweep, whole_folder
 from clipo_train.head import ClipoHead
@@ -79,6 +80,11 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
     only whole checkpoints behind.
     """
     config, accelerator = learner.config, learner.accelerator
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _log.warning(
+            "checkpoint: wanted DDP or FSDP2, got DeepSpeed, whose own checkpoints are pickles: none is written"
+        )
+        return
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights = get_model_state_dict(learner.model, options=options)
     optimizer = None
@@ -99,6 +105,34 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
     accelerator.wait_for_everyone()
 
 
+def check_unchanged(config: TrainConfig) -> None:
+    """That a run would go on as it began.
+
+    Raises:
+        ConfigError: The latest checkpoint is further than the run would go, or a field is not what it was then that
+            changes what the run trains to.
+    """
+    checkpoints = _complete(config.run_dir)
+    if not checkpoints:
+        return
+    with _readable(checkpoints[-1]):
+        began = load_config(checkpoints[-1] / "config.yaml")
+        saved, own = (flatten(yaml.safe_load(dump_config(it))) for it in (began, config))
+        step = int(json.loads((checkpoints[-1] / "clipo.json").read_text())["step"])
+    changed = [
+        f"{name} {own.get(name)!r} (was {saved.get(name)!r})"
+        for name in sorted(saved.keys() | own.keys())
+        if saved.get(name) != own.get(name) and not any(f"{name}.".startswith(f"{free}.") for free in _FREE)
+    ]
+    if changed:
+        raise ConfigError(
+            f"resume: wanted the configuration that the run began with, got {', '.join(changed)}; to change it, begin "
+            "a new run, with the policy of this one if you like: clipo export"
+        )
+    if step > config.steps:
+        raise ConfigError(f"steps: wanted at least the checkpoint's {step}, got {config.steps}")
+
+
 def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None:
     """Restores the latest checkpoint into learner, head and random generators.
 
@@ -106,7 +140,7 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
         Where the run was, or None if it has no checkpoint yet.
 
     Raises:
-        ConfigError: It cannot be read, or is that of another model or of a configuration that trains to other numbers.
+        ConfigError: It cannot be read, or is that of another model.
     """
     checkpoints = _complete(learner.config.run_dir)
     if not checkpoints:
@@ -115,13 +149,11 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
     with _readable(latest):
         facts = json.loads((latest / "clipo.json").read_text())
         position = Position(int(facts["step"]), int(facts["prompts"]))
-        _check(latest, facts["model"], learner)
-        if position.step > learner.config.steps:
-            raise ConfigError(f"steps: wanted at least the checkpoint's {position.step}, got {learner.config.steps}")
+        _check_model(latest, facts["model"], learner)
         _restore(latest, learner)
         if head is not None:
-            head.load_state_dict(torch.load(latest / "head.pt", map_location="cpu", weights_only=True))
-        _restore_random_state(torch.load(latest / "random.pt", weights_only=True), learner, position.step)
+            head.load_state_dict(_read(latest / "head.pt"))
+        _restore_random_state(_read(latest / "random.pt"), learner, position.step)
     if learner.accelerator.is_main_process:
         _tidy(learner.config)
     return position
@@ -183,22 +215,15 @@ def _readable(checkpoint: Path) -> Iterator[None]:
         ) from error
 
 
-def _check(checkpoint: Path, model: str, learner: Learner) -> None:
-    """That the run would go on as it began."""
-    saved, own = config_values(load_config(checkpoint / "config.yaml")), config_values(learner.config)
-    changed = [
-        f"{name} {own.get(name)!r} (was {saved.get(name)!r})"
-        for name in sorted(saved.keys() | own.keys())
-        if saved.get(name) != own.get(name) and not any(f"{name}.".startswith(f"{free}.") for free in _FREE)
-    ]
-    if changed:
-        raise ConfigError(
-            f"resume: wanted the configuration that the run began with, got {', '.join(changed)}; to change it, begin "
-            "a new run, with the policy of this one if you like: clipo export"
-        )
-    signature = _signature(learner.policy)
-    if model != signature:
-        raise ConfigError(f"resume: wanted a checkpoint of {signature}, got {model} in {str(checkpoint)!r}")
+def _read(path: Path) -> Any:
+    """What `torch.save` has written. `mmap` refuses its older formats, and reads no more than is used."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _check_model(checkpoint: Path, saved: str, learner: Learner) -> None:
+    own = _signature(learner.policy)
+    if saved != own:
+        raise ConfigError(f"resume: wanted a checkpoint of {own}, got {saved} in {str(checkpoint)!r}")
 
 
 def _signature(model: PreTrainedModel) -> str:
@@ -236,7 +261,7 @@ def _restore(checkpoint: Path, learner: Learner) -> None:
     """Only the main process reads the weights; the others get them, or their part of them, from it."""
     several = learner.accelerator.num_processes > 1
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=several, strict=False)
-    state = torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+    state = _read(checkpoint / "optimizer.pt")
     weights: dict[str, Any] = {}
     if learner.accelerator.is_main_process:
         written = load_file(checkpoint / _WEIGHTS)

@@ -49,18 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> None:
     commands = {
-        "train": (_train, "CONFIG.yaml"),
-        "eval": (_eval, "RUN or CONFIG.yaml"),
-        "report": (_report, "RUN"),
-        "export": (_export, "RUN"),
-        "verify-data": (_verify_data, "SOURCE"),
+        "train": (_train, "config: wanted CONFIG.yaml"),
+        "eval": (_eval, "run: wanted RUN or CONFIG.yaml"),
+        "report": (_report, "run: wanted RUN"),
+        "export": (_export, "run: wanted RUN"),
+        "verify-data": (_verify_data, "data: wanted SOURCE"),
     }
     if name not in commands:
         raise ConfigError(f"command: wanted one of {', '.join(commands)}, got {name!r}; see clipo --help")
     command, wanted = commands[name]
     if not arguments or arguments[0].startswith("-"):
         got = repr(arguments[0]) if arguments else "nothing"
-        raise ConfigError(f"{wanted.split()[0]}: wanted {wanted} after {name}, got {got}; see clipo --help")
+        raise ConfigError(f"{wanted} after {name}, got {got}; see clipo --help")
     command(arguments)
 
 
@@ -89,7 +89,7 @@ def _eval(arguments: Sequence[str]) -> None:
     target = Path(arguments[0])
     is_run = target.is_dir()
     if is_run and not (target / "final").is_dir():
-        raise ConfigError(f"RUN: wanted the folder of a finished run, got {str(target)!r}, which has no final policy")
+        raise ConfigError(f"run: wanted the folder of a finished run, got {str(target)!r}, which has no final policy")
     given, rest = _options(arguments[1:], suite=str, data=Path)
     if (given.suite is None) != (given.data is None):
         raise ConfigError("suite: wanted --suite and --data FOLDER, or neither, got one of them")
@@ -130,7 +130,7 @@ def _report(arguments: Sequence[str]) -> None:
 def _export(arguments: Sequence[str]) -> None:
     given, rest = _options(arguments[1:], step=int)
     if not rest:
-        raise ConfigError("OUT: wanted a new folder after RUN, got nothing")
+        raise ConfigError("out: wanted a new folder after RUN, got nothing")
     _no_more(rest[1:])
     from clipo_train.checkpoint import export_checkpoint
 

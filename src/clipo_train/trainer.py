@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 
-from clipo_train.checkpoint import Position, load_checkpoint, save_checkpoint
+from clipo_train.checkpoint import Position, check_unchanged, load_checkpoint, save_checkpoint
 from clipo_train.config import TrainConfig
 from clipo_train.config.files import dump_config
 from clipo_train.data import load_examples
@@ -18,7 +18,7 @@ from clipo_train.folders import check_run_dir, whole_folder, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.measures import describe, sample_rows
-from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar
+from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar, require_trackers
 from clipo_train.objective import assign_credit
 from clipo_train.parallel import gather_generation, gather_list, own_block
 from clipo_train.policy import EncodedExample, encode_prompts
@@ -42,6 +42,9 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         check_run_dir(config.run_dir, resume=config.resume)
+        if config.resume:
+            check_unchanged(config)
+        require_trackers(config.logging.trackers)
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             log_with=list(config.logging.trackers) or None,

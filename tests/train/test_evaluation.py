@@ -16,7 +16,6 @@ from clipo_train.cli import main
 from clipo_train.config import TrainConfig
 from clipo_train.config.files import load_config
 from clipo_train.data import load_examples
-from clipo_train.errors import ConfigError
 from clipo_train.evaluation import evaluate, load_evaluator, per_prompt, summarize
 from clipo_train.policy import load_policy
 from clipo_train.rollout import Sampling
@@ -110,11 +109,6 @@ def test_a_set_of_a_layout_of_its_own(config_file: Callable[..., Path], tmp_path
     assert {"eval/own/accuracy", "eval/heldout/accuracy", "eval/average/accuracy"} <= set(evaluate(config))
 
 
-def test_greedy_decoding_has_one_sample(config_file: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match=r"evaluation.temperature: wanted more than 0 for 4 samples, .*, got 0"):
-        load_config(config_file(), ["--evaluation.samples", "4"])
-
-
 @pytest.fixture
 def paper(tmp_path: Path) -> Path:
     """A folder with the paper's test files: each two sums, in verl's schema."""
@@ -149,25 +143,6 @@ def test_the_papers_suites(
     assert SUITES[suite]["sets"][0] in printed.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--suite", "track3", "--data", "x"], "suite: wanted one of track1, track2, got 'track3'"),
-        (["--suite", "track1"], "suite: wanted --suite and --data FOLDER, or neither, got one of them"),
-        (["--suite"], "argument --suite: expected one argument"),
-        (
-            ["--suite", "track1", "--data", "nowhere"],
-            "data: wanted a file, got 'nowhere/gsm8k.parquet', which is not one",
-        ),
-    ],
-)
-def test_a_bad_suite(
-    arguments: list[str], message: str, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["eval", str(config_file()), *arguments]) == 2
-    assert capsys.readouterr().err == f"clipo eval: {message}\n"
-
-
 def test_verify_data(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     odd = tmp_path / "odd.jsonl"
@@ -190,20 +165,3 @@ def test_verify_data(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("4 ") >= 4
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["x.jsonl"], "data: wanted a file, got 'x.jsonl', which is not one"),
-        (["x.jsonl", "--timeout", "soon"], "argument --timeout: invalid float value: 'soon'"),
-        (["arithmetic:rep", "--verifier", "no"], "data.verifier: wanted one of "),
-    ],
-)
-def test_verify_data_refuses_in_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["verify-data", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"clipo verify-data: {message}")
-    assert error.count("\n") == 1

@@ -1,7 +1,7 @@
 """Reads the configuration from YAML and the command line, and writes it."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +38,16 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, preset: Mapping[st
 
 def dump_config(config: TrainConfig) -> str:
     """The whole configuration as YAML, which `load_config` reads back to an equal one."""
-    return yaml.safe_dump(_dump(config), sort_keys=False)
+    values = TypeAdapter(TrainConfig).dump_python(config, mode="json")
+    return yaml.safe_dump(values, sort_keys=False)
 
 
-def config_values(config: TrainConfig) -> dict[str, Any]:
-    """Dotted name -> value of every field."""
-
-    def flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                yield from flat(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    return dict(flat(_dump(config), ""))
-
-
-def _dump(config: TrainConfig) -> dict[str, Any]:
-    values: dict[str, Any] = TypeAdapter(TrainConfig).dump_python(config, mode="json")
-    return values
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -94,7 +85,7 @@ def _one_line(error: ValidationError) -> str:
     """The first of pydantic's errors as `field: wanted ..., got ...`."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "unexpected_keyword_argument":
+    if first["type"] in ("unexpected_keyword_argument", "invalid_key"):
         return f"{where}: wanted a field of the configuration, got this unknown one"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
