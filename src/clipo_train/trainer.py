@@ -218,10 +218,11 @@ class Trainer:
     def _finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
-        weights = accelerator.get_state_dict(self.learner.model)
+        policy, weights = self.learner.policy, accelerator.get_state_dict(self.learner.model)
+        own = dict(policy.named_parameters()) | dict(policy.named_buffers())  # without second names of tied weights
         if accelerator.is_main_process:
             with whole_folder(run_dir / "final") as folder:
-                self.learner.policy.save_pretrained(folder, state_dict=weights)
+                policy.save_pretrained(folder, state_dict={name: weights[name] for name in weights if name in own})
                 self.learner.tokenizer.save_pretrained(folder)
             write_report(run_dir)
         accelerator.wait_for_everyone()

@@ -20,11 +20,13 @@ class SeededEngine(TransformersEngine):
     """Samples for one prompt after the other, each with a seed of its own."""
 
     def generate(self, prompts: Sequence[Sequence[int]], *, samples: int, sampling: Sampling) -> Generation:
-        parts = []
-        for prompt in prompts:
+        parts, calls = [], torch.tensor(len(prompts))
+        if self.in_step:  # as many calls as the others make
+            torch.distributed.all_reduce(calls, torch.distributed.ReduceOp.MAX)
+        for prompt in [*prompts, *[prompts[-1]] * (int(calls) - len(prompts))]:
             torch.manual_seed(sum((place + 1) * token for place, token in enumerate(prompt)))
             parts.append(super().generate([prompt], samples=samples, sampling=sampling))
-        return _padded(parts)
+        return _padded(parts[: len(prompts)])
 
 
 def _padded(parts: Sequence[Generation]) -> Generation:
