@@ -1,103 +1,234 @@
-"""Checkpoints that appear whole or not at all, and resume to the same numbers."""
+"""Checkpoints that appear whole or not at all, and resume to the same numbers.
+
+`run_dir/checkpoints/step-XXXXXXXX` holds
+
+| file | what |
+|---|---|
+| `policy/` | the policy as a Hugging Face folder: weights in safetensors, configuration, tokenizer |
+| `optimizer.pt` | state of the policy's optimizer and of its schedule |
+| `head.pt` | the contrastive head with its optimizer, random generator and count of steps |
+| `random.pt` | random states of every process: Python's, NumPy's, torch's and its device's |
+| `config.yaml` | the configuration of the run |
+| `clipo.json` | where the run is, how many processes it has, and what model |
+
+It is the same on one process and on several, sharded or not. Whatever its files hold, reading them executes nothing:
+those in `.pt` are read by `torch.load(..., weights_only=True)`.
+"""
 
 import json
-import os
-import shutil
+import logging
+import pickle
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from accelerate import Accelerator
+import yaml
+from accelerate.utils import DistributedType, set_seed
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from transformers import PreTrainedModel
 
+from clipo_train.config import ModelConfig, TrainConfig
+from clipo_train.config.files import dump_config, flatten, load_config
 from clipo_train.errors import ConfigError
+from clipo_train.folders import check_can_create, drop, sweep, whole_folder
 from clipo_train.head import ClipoHead
+from clipo_train.learner import Learner
+from clipo_train.parallel import gather_list
+from clipo_train.policy import load_policy
 
 _PREFIX = "step-"
-_FACTS = "clipo.json"
-_HEAD = "head.pt"
+_WEIGHTS = Path("policy", "model.safetensors")
+_FREE = (
+    *("run_dir", "resume", "steps", "evaluation", "logging", "checkpoint"),
+    *("model.gradient_checkpointing", "data.verifier_workers", "optimizer.micro_batch_size"),
+    *("rollout.gpu_memory_utilization", "rollout.logprob_tolerance"),
+)
+"""Fields and sections that a resumed run may change: they do not change what it trains to, but for `steps`."""
+
+_log = logging.getLogger(__name__)
 
 
-def save_checkpoint(
-    run_dir: Path, step: int, accelerator: Accelerator, head: ClipoHead | None, *, prompts: int, keep: int
-) -> Path:
-    """Writes model, optimizer, scheduler, every random state and the head; then drops all but the latest `keep`.
+class Position(NamedTuple):
+    """Where a run is.
+
+    Attributes:
+        step: Steps done.
+        prompts: Prompts drawn from the training set.
+    """
+
+    step: int
+    prompts: int
+
+
+def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position) -> None:
+    """Writes everything that a resumed run needs; then drops all but the latest `checkpoint.keep`.
 
     The folder is written under another name, flushed to disk and renamed, so that a run killed at any moment leaves
-    only whole checkpoints behind. `prompts` is how many have been drawn: the place in the training set.
-
-    Returns:
-        The checkpoint's folder, `run_dir/checkpoints/step-XXXXXXXX`.
+    only whole checkpoints behind.
     """
-    folder = run_dir / "checkpoints"
-    unfinished, final = folder / f".unfinished-{step:08d}", folder / f"{_PREFIX}{step:08d}"
+    config, accelerator = learner.config, learner.accelerator
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _log.warning(
+            "checkpoint: wanted DDP or FSDP2, got DeepSpeed, whose own checkpoints are pickles: none is written"
+        )
+        return
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    weights = get_model_state_dict(learner.model, options=options)
+    optimizer = None
+    if learner.optimizer.state:  # none before its first step; asked for it, it would take one
+        optimizer = get_optimizer_state_dict(learner.model, learner.optimizer, options=options)
+    states = gather_list([_random_state()], accelerator)
     if accelerator.is_main_process:
-        for left_by_a_killed_run in folder.glob(".unfinished-*"):
-            shutil.rmtree(left_by_a_killed_run)
-        unfinished.mkdir(parents=True)
+        with whole_folder(config.run_dir / "checkpoints" / f"{_PREFIX}{position.step:08d}") as folder:
+            _write_policy(folder / "policy", learner, weights)
+            torch.save({"optimizer": optimizer, "schedule": learner.scheduler.state_dict()}, folder / "optimizer.pt")
+            if head is not None:
+                torch.save(head.state_dict(), folder / "head.pt")
+            torch.save(states, folder / "random.pt")
+            (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+            facts = position._asdict() | {"processes": len(states), "model": _signature(learner.policy)}
+            (folder / "clipo.json").write_text(json.dumps(facts, indent=2))
+        _tidy(config)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished), safe_serialization=True)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if head is not None:
-            torch.save(head.state_dict(), unfinished / _HEAD)
-        model = accelerator.unwrap_model(accelerator._models[0])
-        facts = {"step": step, "prompts": prompts, "model": _signature(model)}
-        (unfinished / _FACTS).write_text(json.dumps(facts, indent=2))
-        _flush(unfinished)
-        shutil.rmtree(final, ignore_errors=True)
-        unfinished.rename(final)
-        for old in _complete(run_dir)[:-keep]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-    return final
 
 
-def load_checkpoint(run_dir: Path, accelerator: Accelerator, head: ClipoHead | None) -> tuple[int, int]:
-    """Restores the latest checkpoint into what `accelerator` has prepared, and into the head.
-
-    Returns:
-        The step it was written after, and how many prompts had been drawn.
+def check_unchanged(config: TrainConfig) -> None:
+    """That a run would go on as it began.
 
     Raises:
-        ConfigError: There is none, it cannot be read, or it is that of another model or of a run without a head.
+        ConfigError: The latest checkpoint is further than the run would go, or a field is not what it was then that
+            changes what the run trains to.
     """
-    checkpoints = _complete(run_dir)
+    checkpoints = _complete(config.run_dir)
     if not checkpoints:
+        return
+    with _readable(checkpoints[-1]):
+        began = load_config(checkpoints[-1] / "config.yaml")
+        saved, own = (flatten(yaml.safe_load(dump_config(it))) for it in (began, config))
+        step = int(json.loads((checkpoints[-1] / "clipo.json").read_text())["step"])
+    changed = [
+        f"{name} {own.get(name)!r} (was {saved.get(name)!r})"
+        for name in sorted(saved.keys() | own.keys())
+        if saved.get(name) != own.get(name) and not any(f"{name}.".startswith(f"{free}.") for free in _FREE)
+    ]
+    if changed:
         raise ConfigError(
-            f"resume: wanted a checkpoint in {str(run_dir / 'checkpoints')!r}, got none; start without it"
+            f"resume: wanted the configuration that the run began with, got {', '.join(changed)}; to change it, begin "
+            "a new run, with the policy of this one if you like: clipo export"
         )
+    if step > config.steps:
+        raise ConfigError(f"steps: wanted at least the checkpoint's {step}, got {config.steps}")
+
+
+def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None:
+    """Restores the latest checkpoint into learner, head and random generators.
+
+    Returns:
+        Where the run was, or None if it has no checkpoint yet.
+
+    Raises:
+        ConfigError: It cannot be read, or is that of another model.
+    """
+    checkpoints = _complete(learner.config.run_dir)
+    if not checkpoints:
+        return None
     latest = checkpoints[-1]
-    facts = _read_facts(latest)
-    model = accelerator.unwrap_model(accelerator._models[0])
-    saved, own = facts["model"], _signature(model)
-    if saved != own:
-        raise ConfigError(f"resume: wanted a checkpoint of {own}, got {saved} in {str(latest)!r}")
-    if (head is not None) != (latest / _HEAD).exists():
-        raise ConfigError(
-            f"resume: wanted a checkpoint {'with' if head else 'without'} a head (clipo.enabled), got {str(latest)!r}"
-        )
-    if head is not None:
-        head.load_state_dict(torch.load(latest / _HEAD, map_location="cpu", weights_only=True))
-    accelerator.load_state(str(latest))
-    return int(facts["step"]), int(facts["prompts"])
+    with _readable(latest):
+        facts = json.loads((latest / "clipo.json").read_text())
+        position = Position(int(facts["step"]), int(facts["prompts"]))
+        _check_model(latest, facts["model"], learner)
+        _restore(latest, learner)
+        if head is not None:
+            head.load_state_dict(_read(latest / "head.pt"))
+        _restore_random_state(_read(latest / "random.pt"), learner, position.step)
+    if learner.accelerator.is_main_process:
+        _tidy(learner.config)
+    return position
+
+
+def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> None:
+    """Writes a checkpoint's policy as a plain Hugging Face folder.
+
+    Args:
+        run_dir: Of the run.
+        folder: To write to; must not exist.
+        step: Whose checkpoint; the latest when not given.
+
+    Raises:
+        ConfigError: There is no such checkpoint, it cannot be read, or the folder exists.
+    """
+    checkpoints = {int(path.name.removeprefix(_PREFIX)): path for path in _complete(run_dir)}
+    if not checkpoints:
+        raise ConfigError(f"run: wanted the folder of a run with a checkpoint, got {str(run_dir)!r}")
+    if step is not None and step not in checkpoints:
+        raise ConfigError(f"step: wanted one of {', '.join(map(str, checkpoints))}, got {step}")
+    if folder.exists():
+        raise ConfigError(f"out: wanted a new folder, got {str(folder)!r}, which exists")
+    check_can_create(folder, "out")
+    checkpoint = checkpoints[max(checkpoints) if step is None else step]
+    dtype = load_config(checkpoint / "config.yaml").model.dtype
+    policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=dtype))
+    with whole_folder(folder) as unfinished:
+        policy.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def _complete(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "checkpoints").glob(f"{_PREFIX}*"))
 
 
-def _read_facts(checkpoint: Path) -> dict[str, Any]:
+def _tidy(config: TrainConfig) -> None:
+    """Drops older checkpoints, and what a killed run has left."""
+    sweep(config.run_dir / "checkpoints")
+    for old in _complete(config.run_dir)[: -config.checkpoint.keep]:
+        drop(old)
+
+
+@contextmanager
+def _readable(checkpoint: Path) -> Iterator[None]:
+    """Whatever a damaged file makes of the block, in one line."""
     try:
-        facts: dict[str, Any] = json.loads((checkpoint / _FACTS).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"resume: wanted a readable checkpoint, got {str(checkpoint)!r}: {error}") from error
-    return facts
+        yield
+    except ConfigError:
+        raise
+    except (
+        *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError),
+        *(pickle.UnpicklingError, SafetensorError),
+    ) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ConfigError(
+            f"resume: wanted a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
+            f"({reason})"
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    """What `torch.save` has written. `mmap` refuses its older formats, and reads no more than is used."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _check_model(checkpoint: Path, saved: str, learner: Learner) -> None:
+    own = _signature(learner.policy)
+    if saved != own:
+        raise ConfigError(f"resume: wanted a checkpoint of {own}, got {saved} in {str(checkpoint)!r}")
 
 
 def _signature(model: PreTrainedModel) -> str:
     """What tells models of different shapes apart, in one line."""
-    config = model.config
+    config = model.config.get_text_config()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return (
         f"{type(model).__name__}(hidden_size={config.hidden_size}, layers={config.num_hidden_layers}, "
@@ -105,8 +236,66 @@ def _signature(model: PreTrainedModel) -> str:
     )
 
 
-def _flush(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+# The policy and its optimizer.
+
+
+def _names(policy: nn.Module) -> dict[str, str]:
+    """Names of the weights, but for frozen ones, each with the one name under which tied ones are written."""
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(value), name)
+        for name, value in policy.state_dict(keep_vars=True).items()
+        if value.requires_grad or not isinstance(value, nn.Parameter)
+    }
+
+
+def _write_policy(folder: Path, learner: Learner, weights: Mapping[str, Any]) -> None:
+    folder.mkdir()
+    for part in (learner.policy.config, learner.policy.generation_config, learner.tokenizer):
+        part.save_pretrained(folder)
+    written = {name: weights[name].contiguous() for name in _names(learner.policy).values()}
+    save_file(written, folder.parent / _WEIGHTS, metadata={"format": "pt"})
+
+
+def _restore(checkpoint: Path, learner: Learner) -> None:
+    """Only the main process reads the weights; the others get them, or their part of them, from it."""
+    several = learner.accelerator.num_processes > 1
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=several, strict=False)
+    state = _read(checkpoint / "optimizer.pt")
+    weights: dict[str, Any] = {}
+    if learner.accelerator.is_main_process:
+        written = load_file(checkpoint / _WEIGHTS)
+        weights = {name: written[as_] for name, as_ in _names(learner.policy).items()}
+    set_model_state_dict(learner.model, weights, options=options)
+    if state["optimizer"] is not None:
+        optimizer = state["optimizer"] if learner.accelerator.is_main_process else {}
+        set_optimizer_state_dict(learner.model, learner.optimizer, optimizer, options=options)
+    learner.scheduler.load_state_dict(state["schedule"])
+
+
+# Random states.
+
+
+def _random_state() -> dict[str, Any]:
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - the state is the process's
+    numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_random_state(states: list[dict[str, Any]], learner: Learner, step: int) -> None:
+    processes = learner.accelerator.num_processes
+    if len(states) != processes:
+        _log.warning(
+            "resume: wanted the checkpoint's %d processes, got %d: the run goes on, but to other numbers",
+            *(len(states), processes),
+        )
+        set_seed(learner.config.seed + step, device_specific=True)
+        return
+    state = states[learner.accelerator.process_index]
+    random.setstate(state["python"])
+    state["numpy"]["state"]["key"] = state["numpy"]["state"]["key"].numpy()
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,4 +1,4 @@
-"""The `clipo` command: train, eval, report, verify-data."""
+"""The `clipo` command: train, eval, report, export, verify-data."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, parser_error
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
@@ -21,6 +21,8 @@ usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
                                                       evaluate a run's final policy, or the model of a configuration, on
                                                       its evaluation sets or one of the paper's suites
        clipo report RUN                               write RUN/report.html anew
+       clipo export RUN OUT [--step N]                write the policy of a checkpoint, the latest if no step is given,
+                                                      as a Hugging Face folder
        clipo verify-data SOURCE ... [--verifier NAME] [--timeout SECONDS] [--limit ROWS]
                          [--prompt COLUMN] [--answer COLUMN] [--name CONFIGURATION]
                                                       check that a verifier accepts the answers of data sets, and no
@@ -33,22 +35,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after a one-line error about something the user can mend.
     """
-    commands = {"train": _train, "eval": _eval, "report": _report, "verify-data": _verify_data}
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
-    rest = rest[:-1]
-    if name in ("-h", "--help") or rest[:1] in (["-h"], ["--help"]):
-        sys.stdout.write(_USAGE + "\n")
-        return 0
-    if name not in commands or not rest or rest[0].startswith("-"):
-        sys.stderr.write(_USAGE + "\n")
-        return 2
+    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in ("", "-h", "--help") or rest[:1] in (["-h"], ["--help"]):
+        (sys.stdout if name else sys.stderr).write(_USAGE + "\n")
+        return 0 if name else 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        commands[name](rest)
+        _run(name, rest)
     except ConfigError as error:
         sys.stderr.write(f"clipo {name}: {error}\n")
         return 2
     return 0
+
+
+def _run(name: str, arguments: Sequence[str]) -> None:
+    commands = {
+        "train": (_train, "config: wanted CONFIG.yaml"),
+        "eval": (_eval, "run: wanted RUN or CONFIG.yaml"),
+        "report": (_report, "run: wanted RUN"),
+        "export": (_export, "run: wanted RUN"),
+        "verify-data": (_verify_data, "data: wanted SOURCE"),
+    }
+    if name not in commands:
+        raise ConfigError(f"command: wanted one of {', '.join(commands)}, got {name!r}; see clipo --help")
+    command, wanted = commands[name]
+    if not arguments or arguments[0].startswith("-"):
+        got = repr(arguments[0]) if arguments else "nothing"
+        raise ConfigError(f"{wanted} after {name}, got {got}; see clipo --help")
+    command(arguments)
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -75,6 +89,8 @@ def _eval(arguments: Sequence[str]) -> None:
 
     target = Path(arguments[0])
     is_run = target.is_dir()
+    if is_run and not (target / "final").is_dir():
+        raise ConfigError(f"run: wanted the folder of a finished run, got {str(target)!r}, which has no final policy")
     given, rest = _options(arguments[1:], suite=str, data=Path)
     if (given.suite is None) != (given.data is None):
         raise ConfigError("suite: wanted --suite and --data FOLDER, or neither, got one of them")
@@ -83,10 +99,14 @@ def _eval(arguments: Sequence[str]) -> None:
     if is_run and config.model.path == load_config(target / "config.yaml").model.path:
         model = dataclasses.replace(config.model, path=str(target / "final"), gguf_file=None)
         config = dataclasses.replace(config, model=model)
+    from accelerate import PartialState
+
     from clipo_train.evaluation import evaluate, results_table
 
     _quiet()
     metrics = evaluate(config)
+    if not PartialState().is_main_process:
+        return
     Console(stderr=True).print(results_table(metrics))
     sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
 
@@ -104,7 +124,20 @@ def _quiet() -> None:
 def _report(arguments: Sequence[str]) -> None:
     from clipo_train.report import write_report
 
+    _no_more(arguments[1:])
     sys.stdout.write(f"{write_report(Path(arguments[0]))}\n")
+
+
+def _export(arguments: Sequence[str]) -> None:
+    given, rest = _options(arguments[1:], step=int)
+    if not rest:
+        raise ConfigError("out: wanted a new folder after RUN, got nothing")
+    _no_more(rest[1:])
+    from clipo_train.checkpoint import export_checkpoint
+
+    _quiet()
+    export_checkpoint(Path(arguments[0]), Path(rest[0]), given.step)
+    sys.stdout.write(f"{rest[0]}\n")
 
 
 def _verify_data(arguments: Sequence[str]) -> None:
@@ -114,6 +147,7 @@ def _verify_data(arguments: Sequence[str]) -> None:
     from clipo_train.verify_data import check_data, checks_table
 
     given, sources = _options(arguments, verifier=str, timeout=float, limit=int, name=str, prompt=str, answer=str)
+    _no_more([source for source in sources if source.startswith("-")])
     columns: dict[Column, str] = {"prompt": given.prompt, "answer": given.answer}
     columns = {ours: theirs for ours, theirs in columns.items() if theirs}
     options = {"name": given.name} if given.name else {}
@@ -143,7 +177,12 @@ def _options(arguments: Sequence[str], **types: Callable[[str], Any]) -> tuple[a
     try:
         return parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(parser_error(str(error))) from None
+
+
+def _no_more(arguments: Sequence[str]) -> None:
+    if arguments:
+        raise ConfigError(f"{arguments[0]}: wanted nothing more, got this; see clipo --help")
 
 
 if __name__ == "__main__":

@@ -133,7 +133,11 @@ def _parquet_rows(path: Path) -> Iterable[Any]:
 
 
 def _json_rows(path: Path) -> Iterable[Any]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"data: wanted text in UTF-8, got {str(path)!r}: {error}") from None
+    for number, line in enumerate(text.splitlines()):
         try:
             yield json.loads(line)
         except json.JSONDecodeError as error:
@@ -164,6 +168,8 @@ def _from_row(row: Mapping[str, Any], name: str, columns: Mapping[Column, str]) 
     source = _field(row, places["source"]) if "source" in columns or places["source"] in row else None
     metadata = row.get("extra_info") or {} if verl else {k: v for k, v in row.items() if k not in places.values()}
     prompt, answer = _field(row, places["prompt"]), _field(row, places["answer"])
+    if answer is None:
+        raise TypeError("an answer that is null")
     return Example(_prompt(prompt), str(answer), str(source or name), metadata)
 
 
@@ -182,6 +188,9 @@ def _prompt(prompt: Any) -> str | tuple[Message, ...]:
         return prompt
     if not isinstance(prompt, list) or not prompt:
         raise TypeError(f"a prompt that is {type(prompt).__name__}, not text or messages")
+    for message in prompt:
+        if not isinstance(message, Mapping):
+            raise TypeError(f"a message that is {type(message).__name__}, not an object")
     return tuple({"role": str(message["role"]), "content": str(message["content"])} for message in prompt)
 
 

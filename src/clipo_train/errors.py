@@ -1,5 +1,23 @@
 """Errors a user can mend, each in one line."""
 
+import re
+
 
 class ConfigError(ValueError):
     """Names the field or argument, what it got and what it wanted; the CLI prints it and exits with 2."""
+
+
+_PARSER_ERRORS = {
+    r"(?:argument )?(--\S+): expected one argument": r"\1: wanted a value, got none",
+    r"(?:argument )?(--\S+): invalid (\w+) value: (.*)": r"\1: wanted a value of type \2, got \3",
+    r"unrecognized arguments: (\S+).*": r"\1: wanted a field of the configuration, got this unknown one",
+}
+
+
+def parser_error(text: str) -> str:
+    """An error of argparse's in the form of ours."""
+    text = " ".join(text.split())
+    for pattern, ours in _PARSER_ERRORS.items():
+        if match := re.fullmatch(pattern, text):
+            return match.expand(ours)
+    return text

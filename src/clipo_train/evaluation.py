@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
@@ -14,6 +15,7 @@ from clipo_train.config import EvaluationConfig, SetConfig, TrainConfig
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.estimators import interval, majority, pass_at_k
+from clipo_train.parallel import gather_list
 from clipo_train.policy import EncodedExample, encode_prompts, load_policy
 from clipo_train.rollout import RolloutEngine, Sampling
 from clipo_train.rollout.loading import load_engine
@@ -67,8 +69,22 @@ def per_prompt(groups: Sequence[Sequence[Verdict]]) -> dict[str, list[float]]:
     return values
 
 
+class Outcome(NamedTuple):
+    """What became of one completion.
+
+    Attributes:
+        verdict: The verifier's.
+        length: Its tokens.
+        finished: It ended by itself.
+    """
+
+    verdict: Verdict
+    length: int
+    finished: bool
+
+
 class Evaluator:
-    """Evaluates a policy on fixed sets.
+    """Evaluates a policy on fixed sets, on one process or on many, with the same result.
 
     Args:
         sets: Name -> tasks, each with its encoded prompt.
@@ -76,6 +92,7 @@ class Evaluator:
         config: Sampling and batch size.
         max_new_tokens: Of a response.
         seed: Of the sampling, if any; the training's random state is left as it is.
+        accelerator: Of the processes that share the work.
     """
 
     def __init__(
@@ -86,6 +103,7 @@ class Evaluator:
         *,
         max_new_tokens: int,
         seed: int,
+        accelerator: Accelerator,
     ) -> None:
         self.sets = sets
         self.verifier = verifier
@@ -93,31 +111,57 @@ class Evaluator:
         self.prompts = max(1, config.batch_size // config.samples)
         self.sampling = Sampling(config.max_new_tokens or max_new_tokens, config.temperature, config.top_p)
         self.seed = seed
+        self.accelerator = accelerator
 
     def run(self, engine: RolloutEngine) -> dict[str, float]:
-        """Metrics `eval/<set>/<name>` of the engine's policy, those over prompts with their 95 % interval."""
+        """Metrics `eval/<set>/<name>` of the engine's policy, those over prompts with their 95 % interval.
+
+        All processes call it, and get the same.
+        """
         metrics: dict[str, float] = {}
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        seeds = torch.Generator().manual_seed(self.seed)
         with self.verifier, torch.random.fork_rng(devices):
-            torch.manual_seed(self.seed)
             for name, examples in self.sets.items():
-                for key, value in self._one(engine, examples).items():
+                for key, value in self._measure(self._share(engine, examples, seeds)).items():
                     metrics[f"eval/{name}/{key}"] = value
         return metrics
 
-    def _one(self, engine: RolloutEngine, examples: Sequence[EncodedExample]) -> dict[str, float]:
-        verdicts: list[Verdict] = []
-        length = finished = 0
-        for start in range(0, len(examples), self.prompts):
-            batch = examples[start : start + self.prompts]
-            prompts = [item.prompt_ids for item in batch]
-            generation = engine.generate(prompts, samples=self.samples, sampling=self.sampling)
-            tasks = [item.example for item in batch for _ in range(self.samples)]
-            verdicts += self.verifier.verify(tasks, generation.texts)
-            length += int(generation.response_mask.sum())
-            finished += int(generation.finished.sum())
-        count = len(verdicts)
-        metrics = summarize(verdicts) | {"response_length": length / count, "truncated": 1 - finished / count}
+    def _share(
+        self, engine: RolloutEngine, examples: Sequence[EncodedExample], seeds: torch.Generator
+    ) -> list[Outcome]:
+        """Outcomes of all completions, in order. Processes take the batches in turn.
+
+        A batch has a seed of its own, so that it does not matter which process generates it, or how many there are.
+        Without sampling, what is generated at once does not matter, and every process gets an equal part.
+        """
+        processes, size = self.accelerator.num_processes, self.prompts
+        if self.sampling.temperature == 0:
+            size = min(size, -(-len(examples) // processes))
+        batches = [examples[start : start + size] for start in range(0, len(examples), size)]
+        batch_seeds = torch.randint(2**62, (len(batches),), generator=seeds).tolist()
+        own: list[tuple[int, list[Outcome]]] = []
+        for turn in range(0, len(batches), processes):
+            # Where one is left without a batch it repeats the last, for the engine may want all to keep in step.
+            number = min(turn + self.accelerator.process_index, len(batches) - 1)
+            torch.manual_seed(batch_seeds[number])
+            own.append((number, self._complete(engine, batches[number])))
+        found = dict(gather_list(own, self.accelerator))
+        return [outcome for number in range(len(batches)) for outcome in found[number]]
+
+    def _complete(self, engine: RolloutEngine, batch: Sequence[EncodedExample]) -> list[Outcome]:
+        generation = engine.generate([item.prompt_ids for item in batch], samples=self.samples, sampling=self.sampling)
+        verdicts = self.verifier.verify([item.example for item in batch for _ in range(self.samples)], generation.texts)
+        lengths, finished = generation.response_mask.sum(1).tolist(), generation.finished.tolist()
+        return [Outcome(*values) for values in zip(verdicts, lengths, finished, strict=True)]
+
+    def _measure(self, outcomes: Sequence[Outcome]) -> dict[str, float]:
+        count = len(outcomes)
+        verdicts = [outcome.verdict for outcome in outcomes]
+        metrics = summarize(verdicts) | {
+            "response_length": sum(outcome.length for outcome in outcomes) / count,
+            "truncated": 1 - sum(outcome.finished for outcome in outcomes) / count,
+        }
         groups = [verdicts[start : start + self.samples] for start in range(0, count, self.samples)]
         for name, values in per_prompt(groups).items():
             low, high = interval(values)
@@ -125,7 +169,7 @@ class Evaluator:
         return metrics
 
 
-def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> Evaluator:
+def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator) -> Evaluator:
     """The evaluator of a configuration, its sets loaded and encoded.
 
     Raises:
@@ -136,11 +180,18 @@ def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> E
         settings.verifier or data.verifier, timeout=data.verifier_timeout, workers=data.verifier_workers
     )
     sets = {name: encode_prompts(tokenizer, _load_set(config, source)) for name, source in settings.sets.items()}
-    return Evaluator(sets, verifier, settings, max_new_tokens=config.rollout.max_new_tokens, seed=config.seed)
+    return Evaluator(
+        sets,
+        verifier,
+        settings,
+        max_new_tokens=config.rollout.max_new_tokens,
+        seed=config.seed,
+        accelerator=accelerator,
+    )
 
 
 def evaluate(config: TrainConfig) -> dict[str, float]:
-    """Evaluates the model of a configuration on its evaluation sets.
+    """Evaluates the model of a configuration on its evaluation sets; all processes call it.
 
     Returns:
         The evaluator's metrics, and with several sets `eval/average/accuracy`, in which each counts the same.
@@ -151,10 +202,11 @@ def evaluate(config: TrainConfig) -> dict[str, float]:
     sets = config.evaluation.sets
     if not sets:
         raise ConfigError("evaluation.sets: wanted at least one set, got none")
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model, tokenizer = load_policy(config.model, seed=config.seed)
-    evaluator = load_evaluator(config, tokenizer)
+    evaluator = load_evaluator(config, tokenizer, accelerator)
     move: Any = model.to  # its stub is wrong
-    model = move("cuda" if torch.cuda.is_available() else "cpu")
+    model = move(accelerator.device)
     with closing(load_engine(config, model, tokenizer, chain(*evaluator.sets.values()))) as engine:
         metrics = evaluator.run(engine)
     if len(sets) > 1:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -65,9 +66,12 @@ def encode_prompts(
         max_tokens: Longer prompts are left out.
 
     Raises:
-        ConfigError: Messages for a tokenizer without a chat template; no prompt is short enough.
+        ConfigError: Messages for a tokenizer without a chat template; a prompt is empty, or none is short enough.
     """
     encoded = [EncodedExample(example, _encode(tokenizer, example)) for example in examples]
+    for item in encoded:
+        if not item.prompt_ids:
+            raise ConfigError(f"data: wanted prompts of at least one token, got none in {item.example.prompt!r}")
     kept = [item for item in encoded if max_tokens is None or len(item.prompt_ids) <= max_tokens]
     if not kept:
         shortest = min(len(item.prompt_ids) for item in encoded)
@@ -144,11 +148,15 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, config.dtype), use_safetensors=config.gguf_file is None or None, **options
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
+        reason = [*str(error).strip().splitlines(), type(error).__name__][0]
         raise ConfigError(
             f"model.path: wanted a model that transformers can load, got {config.path!r}: {reason}"
         ) from error
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ConfigError(f"model.path: wanted a tokenizer with words, got none in {config.path!r}: a file is missing")
+    if model.generation_config.eos_token_id is None:
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
     if config.gguf_file is not None:
         _forget_quantization(model)
     return model, tokenizer

@@ -7,17 +7,18 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 
-from clipo_train.checkpoint import load_checkpoint, save_checkpoint
+from clipo_train.checkpoint import Position, check_unchanged, load_checkpoint, save_checkpoint
 from clipo_train.collector import Collector, derived_seed
 from clipo_train.config import TrainConfig
 from clipo_train.config.files import dump_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import load_evaluator
+from clipo_train.folders import check_run_dir, whole_folder, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.measures import describe, sample_rows
-from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar
+from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar, require_trackers
 from clipo_train.objective import assign_credit
 from clipo_train.policy import EncodedExample, encode_prompts
 from clipo_train.report import write_report
@@ -38,7 +39,10 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self._check_run_dir()
+        check_run_dir(config.run_dir, resume=config.resume)
+        if config.resume:
+            check_unchanged(config)
+        require_trackers(config.logging.trackers)
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             log_with=list(config.logging.trackers) or None,
@@ -54,7 +58,7 @@ class Trainer:
         self.verifier = load_verifier(
             config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
         )
-        self.evaluator = load_evaluator(config, self.learner.tokenizer)
+        self.evaluator = load_evaluator(config, self.learner.tokenizer, self.accelerator)
         self._load_engine(examples)
         self.collector = Collector(
             examples,
@@ -86,7 +90,7 @@ class Trainer:
                     metrics |= self.evaluator.run(self.engine)
                 self.metrics.log(self.step, metrics)
                 if self._due(config.checkpoint.every):
-                    self._save()
+                    save_checkpoint(self.learner, self.head, Position(self.step, self.collector.prompts))
                 self.progress.update(task, advance=1, note=_headline(metrics))
         return self._finish()
 
@@ -125,27 +129,7 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step == self.config.steps or (every > 0 and self.step % every == 0)
 
-    def _save(self) -> None:
-        save_checkpoint(
-            self.config.run_dir,
-            self.step,
-            self.accelerator,
-            self.head,
-            prompts=self.collector.prompts,
-            keep=self.config.checkpoint.keep,
-        )
-
     # Setting up and leaving.
-
-    def _check_run_dir(self) -> None:
-        config = self.config
-        exists = config.run_dir.exists() and (not config.run_dir.is_dir() or any(config.run_dir.iterdir()))
-        if exists and not config.resume:
-            raise ConfigError(f"run_dir: wanted a new folder (or resume), got {str(config.run_dir)!r}, which exists")
-        if config.resume and not exists:
-            raise ConfigError(
-                f"run_dir: wanted the folder of a run to resume, got {str(config.run_dir)!r}, which is none"
-            )
 
     def _check_shares(self) -> None:
         """Each process has as many groups, and as many rollouts of each mini-batch, as all others."""
@@ -197,23 +181,26 @@ class Trainer:
     def _open_run_dir(self) -> None:
         """Creates the run's folder, or goes on in it."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
-        if self.config.resume:
-            self.step, self.collector.prompts = load_checkpoint(run_dir, accelerator, self.head)
+        position = load_checkpoint(self.learner, self.head) if self.config.resume else None
+        if position is not None:
+            self.step, self.collector.prompts = position
             self.engine.sync()
         accelerator.wait_for_everyone()  # until all have looked whether the folder exists
         if accelerator.is_main_process:
             run_dir.mkdir(parents=True, exist_ok=True)
-            (run_dir / "config.yaml").write_text(dump_config(self.config), encoding="utf-8")
-            self.metrics.rewind(self.step)
+            write_whole(run_dir / "config.yaml", dump_config(self.config))
+            self.metrics.rewind(-1 if position is None else position.step)
         accelerator.init_trackers(self.config.logging.project)
 
     def _finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
-        weights = accelerator.get_state_dict(self.learner.model)
+        policy, weights = self.learner.policy, accelerator.get_state_dict(self.learner.model)
+        own = dict(policy.named_parameters()) | dict(policy.named_buffers())  # without second names of tied weights
         if accelerator.is_main_process:
-            self.learner.policy.save_pretrained(run_dir / "final", state_dict=weights)
-            self.learner.tokenizer.save_pretrained(run_dir / "final")
+            with whole_folder(run_dir / "final") as folder:
+                policy.save_pretrained(folder, state_dict={name: weights[name] for name in weights if name in own})
+                self.learner.tokenizer.save_pretrained(folder)
             write_report(run_dir)
         accelerator.wait_for_everyone()
         accelerator.end_training()

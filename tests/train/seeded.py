@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
 
 from clipo_train import cli
@@ -20,11 +20,13 @@ class SeededEngine(TransformersEngine):
     """Samples for one prompt after the other, each with a seed of its own."""
 
     def generate(self, prompts: Sequence[Sequence[int]], *, samples: int, sampling: Sampling) -> Generation:
-        parts = []
-        for prompt in prompts:
+        parts, calls = [], torch.tensor(len(prompts))
+        if self.in_step:  # as many calls as the others make
+            torch.distributed.all_reduce(calls, torch.distributed.ReduceOp.MAX)
+        for prompt in [*prompts, *[prompts[-1]] * (int(calls) - len(prompts))]:
             torch.manual_seed(sum((place + 1) * token for place, token in enumerate(prompt)))
             parts.append(super().generate([prompt], samples=samples, sampling=sampling))
-        return _padded(parts)
+        return _padded(parts[: len(prompts)])
 
 
 def _padded(parts: Sequence[Generation]) -> Generation:
@@ -48,7 +50,7 @@ def _padded(parts: Sequence[Generation]) -> Generation:
 def shard_on_cpu() -> None:
     """FSDP2 without a GPU: torch can, but Accelerate asks for it on accelerators only."""
     state = Accelerator(cpu=True).state
-    state.distributed_type = DistributedType.FSDP
+    PartialState().distributed_type = DistributedType.FSDP  # from which the trainer's Accelerator takes it
     state.fsdp_plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
     )

@@ -1,63 +1,161 @@
-"""A run that is killed goes on to the very same parameters."""
+"""A run that is killed, at whatever moment, goes on to the very same numbers."""
 
+import json
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from clipo_train.report import load_metrics
-
 KILL_AT = Path(__file__).with_name("kill_at.py")
+KILLS = 20
 STEPS = 5
 
-
-def clipo(*arguments: str, kill: tuple[str, int] = ("logged", -1)) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", str(KILL_AT), kill[0], str(kill[1]), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+Clipo = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-def train_arguments(config_file: Callable[..., Path], warm: Path) -> list[str]:
-    config = config_file(
-        steps=STEPS,
-        model={"path": str(warm)},
-        rollout={"max_new_tokens": 24},
-        checkpoint={"every": 2},
-        evaluation={"every": 2, "temperature": 1.0},
-    )
-    return ["train", str(config)]
+@pytest.fixture(scope="module")
+def clipo() -> Iterator[Clipo]:
+    """Runs `clipo train` in a process of its own, which is killed if asked for."""
+    command = [sys.executable, "-W", "error", str(KILL_AT)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+
+        def order(*arguments: Any, **kill: Any) -> dict[str, Any]:
+            parent.stdin.write(json.dumps({"arguments": ["train", *map(str, arguments)]} | kill) + "\n")
+            parent.stdin.flush()
+            answer: dict[str, Any] = json.loads(parent.stdout.readline())
+            return answer
+
+        yield order
+        parent.stdin.close()
 
 
-def test_a_killed_run_resumes_to_the_same_parameters(train_arguments: list[str], tmp_path: Path, warm: Path) -> None:
-    unbroken = tmp_path / "unbroken"
-    done = clipo(*train_arguments, "--run_dir", str(unbroken))
-    assert done.returncode == 0, done.stderr
-    expected = load_file(unbroken / "final" / "model.safetensors")
-    before = load_file(warm / "model.safetensors")
-    assert all(not value.equal(before[name]) for name, value in expected.items() if "weight" in name)
-    assert load_metrics(unbroken)[-1]["contrastive/anchor_fraction"] > 0
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, untrained: Path) -> Path:
+    """A run of about a second in which the policy, the head and the schedule all move."""
+    folder = tmp_path_factory.mktemp("resume")
+    data = folder / "sums.jsonl"
+    rows = [{"prompt": f"{a}+{b}=", "answer": str(a % 2)} for a in range(4) for b in range(6)]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    values = {
+        "steps": STEPS,
+        "model": {"path": str(untrained)},
+        "data": {"train": str(data), "verifier": "exact_match"},
+        "rollout": {"batch_size": 64, "group_size": 16, "max_new_tokens": 1},
+        "optimizer": {"learning_rate": 1e-2, "schedule": "cosine", "warmup_updates": 2, "minibatch_size": 32},
+        "clipo": {"dim": 16},
+        "checkpoint": {"every": 1},
+        "evaluation": {"sets": {"sums": str(data)}, "limit": 8, "every": 2, "temperature": 1.0},
+    }
+    values["optimizer"] |= {"micro_batch_size": 32}
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(values))
+    return path
 
-    for point, step in (("logged", 3), ("saving", 4), ("saved", 4)):
-        broken = tmp_path / point
-        killed = clipo(*train_arguments, "--run_dir", str(broken), kill=(point, step))
-        assert killed.returncode == -signal.SIGKILL
-        assert not (broken / "final").exists()
-        assert [path.name for path in (broken / "checkpoints").glob("step-*")] == ["step-00000002"]
 
-        resumed = clipo(*train_arguments, "--run_dir", str(broken), "--resume")
-        assert resumed.returncode == 0, resumed.stderr
-        parameters = load_file(broken / "final" / "model.safetensors")
-        assert parameters.keys() == expected.keys()
-        for name, value in parameters.items():
-            assert value.equal(expected[name]), f"{name} differs after being killed at {point}"
-        assert not list((broken / "checkpoints").glob(".unfinished*"))
+@pytest.fixture(scope="module")
+def unbroken(clipo: Clipo, config: Path) -> tuple[Path, float]:
+    """A run that nothing happened to, and how long it took."""
+    folder = config.with_name("unbroken")
+    done = clipo(config, "--run_dir", folder)
+    assert done["status"] == 0, done["error"]
+    return folder, done["seconds"]
 
-        untimed = [
-            [{key: value for key, value in row.items() if not key.startswith("time/")} for row in load_metrics(run)]
-            for run in (unbroken, broken)
-        ]
-        assert untimed[0] == untimed[1]
+
+def read(run: Path) -> dict[str, Any]:
+    """Everything that a run has written, but for times."""
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    latest = run / "checkpoints" / f"step-{STEPS:08d}"
+    return {
+        "files": sorted(str(path.relative_to(run)) for path in run.rglob("*")),
+        "final": load_file(run / "final" / "model.safetensors"),
+        **{path.name: torch.load(path, weights_only=True) for path in latest.glob("*.pt")},
+        "metrics": [{key: value for key, value in row.items() if not key.startswith("time/")} for row in metrics],
+        "completions": (run / "completions.jsonl").read_text(),
+    }
+
+
+def differing(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two trees differ, in a bit."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        one, other = dict(enumerate(one)), dict(enumerate(other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+        return [place for key in one for place in differing(one[key], other[key], f"{path}/{key}")]
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return [] if one.equal(other) else [path]
+    return [] if one == other else [path]
+
+
+def test_the_run_is_worth_comparing(unbroken: tuple[Path, float], untrained: Path) -> None:
+    found = read(unbroken[0])
+    before = load_file(untrained / "model.safetensors")
+    assert all(not value.equal(before[name]) for name, value in found["final"].items() if "weight" in name)
+    assert found["metrics"][-1]["contrastive/anchor_fraction"] > 0
+    assert len({row["policy/learning_rate"] for row in found["metrics"][1:]}) == STEPS
+    assert {path.name for path in unbroken[0].joinpath("checkpoints").iterdir()} == {"step-00000004", "step-00000005"}
+    assert len(found["optimizer.pt"]["optimizer"]["state"]) == len(found["final"])
+
+
+def test_a_run_killed_at_twenty_random_moments(clipo: Clipo, config: Path, unbroken: tuple[Path, float]) -> None:
+    expected, rng, kills, folder = read(unbroken[0]), random.Random(0), 0, unbroken[0]
+    while kills < KILLS:
+        folder, lives = config.with_name(f"random-{kills}"), []
+        while lives[-1:] != [0]:
+            kill = {"seconds": rng.uniform(0, unbroken[1])} if kills < KILLS else {}
+            ended = clipo(config, "--run_dir", folder, "--resume", **kill)
+            assert ended["status"] in (0, -signal.SIGKILL), ended["error"]
+            lives.append(ended["status"])
+            kills += ended["status"] != 0
+        assert differing(read(folder), expected) == []
+
+
+MOMENTS = {
+    "before the folder": ("clipo_train.trainer:check_run_dir", 1, True),
+    "an empty folder": ("clipo_train.trainer:write_whole", 1, False),
+    "no checkpoint yet": ("clipo_train.metrics:MetricsLog.log", 2, True),
+    "sampled": ("clipo_train.trainer:Trainer._collect", 3, True),
+    "head updated, policy not": ("clipo_train.learner:Learner.update", 3, False),
+    "half of the mini-batches": ("clipo_train.learner:Learner._accumulate", 6, True),
+    "updated, not logged": ("clipo_train.metrics:MetricsLog.log", 4, False),
+    "logged, not saved": ("clipo_train.metrics:MetricsLog.log", 4, True),
+    "a checkpoint without weights": ("clipo_train.checkpoint:save_file", 3, False),
+    "half a checkpoint": ("clipo_train.checkpoint:_signature", 3, False),
+    "a checkpoint without its name": ("clipo_train.folders:_flush", 5, True),
+    "a checkpoint too many": ("clipo_train.checkpoint:_tidy", 3, False),
+    "a dropped checkpoint": ("clipo_train.checkpoint:drop", 1, False),
+    "half of a dropped checkpoint": ("os:unlink", 3, True),
+    "all trained, no final policy": ("clipo_train.trainer:Trainer._finish", 1, False),
+    "half of the final policy": ("transformers:PreTrainedModel.save_pretrained", 1, True),
+    "no report": ("clipo_train.trainer:write_report", 1, False),
+}
+"""Where a run is killed: at which call, at what time it is made, and whether it is done."""
+
+RESUMING = {
+    "weights without their optimizer": ("clipo_train.checkpoint:set_model_state_dict", 1, True),
+    "before the metrics go back": ("clipo_train.metrics:MetricsLog.rewind", 1, False),
+    "while the metrics go back": ("pathlib:Path.replace", 2, False),
+    "the completions not yet": ("pathlib:Path.replace", 2, True),
+}
+"""The same while it resumes."""
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, *RESUMING])
+def test_a_run_killed_at_the_worst_moment(
+    moment: str, clipo: Clipo, config: Path, unbroken: tuple[Path, float]
+) -> None:
+    folder = config.with_name(moment.replace(" ", "-"))
+    kills = [MOMENTS[moment]] if moment in MOMENTS else [MOMENTS["logged, not saved"], RESUMING[moment]]
+    for call, count, done in kills:
+        ended = clipo(config, "--run_dir", folder, "--resume", call=call, count=count, done=done)
+        assert ended["status"] == -signal.SIGKILL, ended["error"]
+    resumed = clipo(config, "--run_dir", folder, "--resume")
+    assert resumed["status"] == 0, resumed["error"]
+    assert differing(read(folder), read(unbroken[0])) == []

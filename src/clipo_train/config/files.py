@@ -1,5 +1,6 @@
 """Reads the configuration from YAML and the command line, and writes it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from clipo_train.config import TrainConfig
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, parser_error
 
 _PRESETS = Path(__file__).with_name("presets")
 _METHODS = ("grpo", "dr_grpo", "dapo", "gspo", "gmpo")
@@ -63,6 +64,14 @@ def _preset(name: Any) -> list[dict[str, Any]]:
     return [_read_yaml(_PRESETS / f"{part}.yaml") for part in name.split("+")]
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"config: wanted a YAML file, got {str(path)!r}, which is not a file")
@@ -91,16 +100,17 @@ def _cli_values(arguments: Sequence[str]) -> dict[str, Any]:
             cli_exit_on_error=False,
         )()
     except SettingsError as error:
-        raise ConfigError(" ".join(str(error).removeprefix("error parsing CLI: ").split())) from None
+        raise ConfigError(parser_error(str(error).removeprefix("error parsing CLI: "))) from None
 
 
 def _one_line(error: ValidationError) -> str:
     """The first of pydantic's errors as `field: wanted ..., got ...`."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "unexpected_keyword_argument":
+    if first["type"] in ("unexpected_keyword_argument", "invalid_key"):
         return f"{where}: wanted a field of the configuration, got this unknown one"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
-    return f"{where}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    wanted = re.sub(r"^.* should (be|have) ", "", message)
+    return f"{where}: wanted {wanted}, got {first['input']!r}"

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_settings import CliImplicitFlag
 
 from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig, RewardConfig
-from clipo_train.config.fields import STRICT, Count, Natural, NonNegative, Positive
+from clipo_train.config.fields import STRICT, Count, Natural, NonNegative, Positive, Seed
 from clipo_train.types import Column
 
 
@@ -118,6 +118,9 @@ class EvaluationConfig:
     """As `data.verifier`, which is taken when this is not given."""
 
     def __post_init__(self) -> None:
+        for name in self.sets:
+            if "/" in name or name == "average":
+                raise ValueError(f"evaluation.sets: wanted names without '/', and not 'average', got {name!r}")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 f"evaluation.temperature: wanted more than 0 for {self.samples} samples, which greedy decoding makes "
@@ -162,7 +165,7 @@ class TrainConfig:
     """Go on from the latest checkpoint in `run_dir`."""
     steps: Count = 40
     """Batches of rollouts."""
-    seed: Natural = 0
+    seed: Seed = 0
     """Of everything random."""
     mixed_precision: Literal["no", "bf16"] = "no"
     """Accelerate's."""

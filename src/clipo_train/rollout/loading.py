@@ -1,6 +1,7 @@
 """From the configuration to a rollout engine."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,10 +32,18 @@ def load_engine(
         in_step: As in `TransformersEngine`.
 
     Raises:
+        ConfigError: A prompt has tokens that the model does not know.
         ConfigError: vLLM is not installed, does not run this model here, or would need more positions than it has;
             several processes with it.
     """
-    rollout = config.rollout
+    rollout, prompts = config.rollout, list(prompts)
+    embeddings: Any = model.get_input_embeddings()
+    known = embeddings.num_embeddings
+    highest = max(max(item.prompt_ids) for item in prompts)
+    if highest >= known:
+        raise ConfigError(
+            f"model.path: wanted the model's own tokenizer, for its {known} tokens, got one with a token {highest}"
+        )
     if rollout.engine == "transformers":
         return TransformersEngine(model, tokenizer, in_step=in_step)
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

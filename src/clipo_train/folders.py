@@ -1,0 +1,74 @@
+"""Where a run may write, and folders and files that appear whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipo_train.errors import ConfigError
+
+_HIDDEN = (".unfinished-", ".dropped-")
+
+
+def check_run_dir(run_dir: Path, *, resume: bool) -> None:
+    """Refuses a folder that holds something else than the run to go on with.
+
+    Raises:
+        ConfigError: It exists and `resume` is not set, or it is not that of a run, or it cannot be created.
+    """
+    shown = repr(str(run_dir))
+    found = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
+    if not resume and (found or (run_dir.exists() and not run_dir.is_dir())):
+        raise ConfigError(f"run_dir: wanted a new folder (or resume), got {shown}, which exists")
+    if "config.yaml" not in found and any(not name.startswith(".") for name in found):
+        raise ConfigError(f"run_dir: wanted the folder of a run or a new one, got {shown}, which has no config.yaml")
+    check_can_create(run_dir, "run_dir")
+
+
+def check_can_create(folder: Path, field: str) -> None:
+    """Refuses a folder that could not be written to."""
+    ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
+        raise ConfigError(f"{field}: wanted a folder that can be written, got {str(folder)!r}: see {str(ancestor)!r}")
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A folder to fill in the block, which gets its name, and replaces an older one, when all of it is on the disk."""
+    unfinished = final.with_name(f"{_HIDDEN[0]}{final.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    _flush(*unfinished.rglob("*"), unfinished)
+    if final.exists():
+        drop(final)
+    unfinished.rename(final)
+    _flush(final.parent)
+
+
+def drop(folder: Path) -> None:
+    """Removes a folder, which loses its name first: what is left of it after a kill is not taken for the whole."""
+    dropped = folder.rename(folder.with_name(f"{_HIDDEN[1]}{folder.name}"))
+    shutil.rmtree(dropped)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a killed run has left of `whole_folder` and `drop` in a folder."""
+    for beginning in _HIDDEN:
+        for path in folder.glob(f"{beginning}*"):
+            shutil.rmtree(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is the old one or the new one at any moment."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _flush(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)

@@ -1,0 +1,209 @@
+"""What is in a checkpoint, who may read it, and that a resumed run has the same schedule and the same prompts."""
+
+import json
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from clipo_train.cli import main
+from clipo_train.config.files import load_config
+from clipo_train.metrics import MetricsLog
+from clipo_train.report import load_metrics
+from clipo_train.testbed.warm_start import build_model
+from clipo_train.trainer import Trainer
+
+FILES = ("policy/model.safetensors", "optimizer.pt", "head.pt", "random.pt", "config.yaml", "clipo.json")
+
+
+class Executed:
+    """Its pickle makes a folder when it is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture
+def run(config_file: Callable[..., Path]) -> Path:
+    """A finished run with two checkpoints."""
+    return Trainer(load_config(config_file(checkpoint={"every": 1}))).train().parent
+
+
+def resume(run: Path, *arguments: str) -> int:
+    return main(["train", str(run.with_name("config.yaml")), "--resume", *arguments])
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["by torch", "plain"])
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_in_a_checkpoint_is_executed(
+    file: str, wrapped: bool, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    executed, planted = tmp_path / "executed", run / "checkpoints" / "step-00000002" / file
+    if wrapped:
+        torch.save({"optimizer": Executed(executed)}, planted)
+    elif file == "config.yaml":
+        planted.write_text(f"run_dir: !!python/object/apply:os.mkdir [{executed}]")
+    else:
+        planted.write_bytes(pickle.dumps(Executed(executed)))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert resume(run, "--steps", "3") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(
+        ("clipo train: resume: wanted a readable checkpoint, got '", "clipo train: config: wanted ")
+    )
+    assert "step-00000002" in error
+    assert not executed.exists()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+    shutil.rmtree(run / "checkpoints" / "step-00000002")
+    assert resume(run) == 0
+    assert load_metrics(run)[-1]["step"] == 2
+
+
+def test_what_is_planted_would_be_executed(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Executed(tmp_path / "executed")))  # noqa: S301 - our own
+    assert (tmp_path / "executed").is_dir()
+
+
+def test_a_checkpoint_holds_a_policy_and_nothing_unknown(run: Path) -> None:
+    for step in (1, 2):
+        folder = run / "checkpoints" / f"step-{step:08d}"
+        assert {path.name for path in folder.iterdir()} == {*(file.split("/")[0] for file in FILES)}
+        assert AutoTokenizer.from_pretrained(folder / "policy").eos_token_id == 16
+        AutoModelForCausalLM.from_pretrained(folder / "policy")
+    names = {path.name for path in (run / "final").iterdir()}
+    assert {name for name in names if not name.endswith((".json", ".jinja"))} == {"model.safetensors"}
+
+
+def test_export_of_a_step(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), str(tmp_path / "last")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'last'}\n"
+    assert main(["export", str(run), str(tmp_path / "first"), "--step", "1"]) == 0
+    for file in (run / "final").iterdir():
+        assert (tmp_path / "last" / file.name).read_bytes() == file.read_bytes()
+    first, last = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "last"))
+    assert first.keys() == last.keys()
+    assert not all(value.equal(last[name]) for name, value in first.items())
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "first")
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "first")("1+1=")["input_ids"]])
+    assert model.generate(ids, max_new_tokens=2).shape == (1, 6)
+
+
+def test_a_model_that_was_replaced(
+    run: Path, untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    moved = shutil.copytree(untrained, tmp_path / "model")
+    config.write_text(config.read_text().replace(str(untrained), str(moved)))
+    shutil.rmtree(run)
+    Trainer(load_config(config)).train()
+    model = build_model(0)
+    model.resize_token_embeddings(32)
+    model.save_pretrained(moved)
+    assert resume(run, "--steps", "3") == 2
+    message = capsys.readouterr().err
+    assert "resume: wanted a checkpoint of Qwen2ForCausalLM(hidden_size=64, layers=2, vocab_size=32" in message
+    assert "got Qwen2ForCausalLM(hidden_size=64, layers=2, vocab_size=17" in message
+
+
+def test_steps_evaluation_and_logging_may_change(run: Path) -> None:
+    changed = ["--steps", "3", "--evaluation.limit", "4", "--logging.completions", "1", "--checkpoint.keep", "1"]
+    assert resume(run, *changed, "--optimizer.micro_batch_size", "4") == 0
+    assert [row["step"] for row in load_metrics(run)] == [0, 1, 2, 3]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
+
+
+def test_another_number_of_processes_is_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = run / "checkpoints" / "step-00000002" / "random.pt"
+    torch.save(torch.load(path, weights_only=True) * 2, path)
+    assert resume(run, "--steps", "3") == 0
+    assert caplog.messages == [
+        "resume: wanted the checkpoint's 2 processes, got 1: the run goes on, but to other numbers"
+    ]
+
+
+def test_saving_before_the_first_update_changes_nothing(config_file: Callable[..., Path], tmp_path: Path) -> None:
+    weights = []
+    for every in ("1", "0"):
+        run = tmp_path / every
+        arguments = ["--run_dir", str(run), "--checkpoint.every", every, "--clipo.warmup_steps", "1"]
+        Trainer(load_config(config_file(), arguments)).train()
+        weights.append(load_file(run / "final" / "model.safetensors"))
+    assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
+
+
+def interrupted_at(step: int) -> Any:
+    """A block in which a run ends by Ctrl-C once that step is logged."""
+    log = MetricsLog.log
+
+    def log_and_stop(self: MetricsLog, at: int, metrics: Any) -> None:
+        log(self, at, metrics)
+        if at == step:
+            raise KeyboardInterrupt
+
+    return patch.object(MetricsLog, "log", log_and_stop)
+
+
+def series(run: Path) -> tuple[list[float], list[str]]:
+    """Learning rates by step, and prompts in the order they were taken."""
+    rows = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
+    rates = [json.loads(line)["policy/learning_rate"] for line in (run / "metrics.jsonl").read_text().splitlines()[1:]]
+    return rates, [row["prompt"] for row in rows]
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    schedule=st.sampled_from(["linear", "cosine", "constant"]),
+    warmup=st.integers(0, 5),
+    minibatches=st.sampled_from([1, 2]),
+    seed=st.integers(0, 9),
+    every=st.integers(1, 3),
+    stop=st.integers(0, 4),
+    rows=st.integers(1, 7),
+)
+def test_a_resumed_run_has_the_same_schedule_and_prompts(
+    schedule: str, warmup: int, minibatches: int, seed: int, every: int, stop: int, rows: int, untrained: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "rows.jsonl").write_text(
+            "".join(json.dumps({"prompt": f"{n}=", "answer": "1"}) + "\n" for n in range(rows))
+        )
+        values = {
+            "steps": 5,
+            "seed": seed,
+            "model": {"path": str(untrained)},
+            "data": {"train": str(folder / "rows.jsonl"), "verifier": "exact_match"},
+            "rollout": {"batch_size": 4, "group_size": 2, "max_new_tokens": 1},
+            "optimizer": {"schedule": schedule, "warmup_updates": warmup, "minibatch_size": 4 // minibatches},
+            "checkpoint": {"every": every},
+        }
+        values["optimizer"] |= {"micro_batch_size": 4 // minibatches}
+        (folder / "config.yaml").write_text(json.dumps(values))
+        for run in ("whole", "stopped"):
+            arguments = ["--run_dir", str(folder / run)]
+            if run == "stopped":
+                with interrupted_at(stop), pytest.raises(KeyboardInterrupt):
+                    Trainer(load_config(folder / "config.yaml", arguments)).train()
+            Trainer(load_config(folder / "config.yaml", [*arguments, "--resume"])).train()
+        rates, prompts = series(folder / "whole")
+        assert series(folder / "stopped") == (rates, prompts)
+        assert len(rates) == 5
+        taken = [prompts[n] for step in range(5) for n in (4 * step, 4 * step + 1)]
+        for epoch in range(10 // rows):
+            assert len(set(taken[epoch * rows : (epoch + 1) * rows])) == rows
