@@ -78,6 +78,8 @@ class ClipoHead:
         pooled: Float[Tensor, "rollouts hidden"],
         success: Bool[Tensor, " rollouts"],
         groups: Int[Tensor, " rollouts"] | GroupLayout,
+        *,
+        learn: bool = True,
     ) -> Float[Tensor, " rollouts"]:
         """Rewards of these rollouts under the head as it is, then one optimizer step on their loss.
 
@@ -85,12 +87,15 @@ class ClipoHead:
             pooled: Hidden states, one vector per rollout; detached here.
             success: True for correct rollouts.
             groups: Group ids or a layout.
+            learn: False for rollouts of an evaluation: the head stays as it is, with its draws to come and its count of
+                steps; only `metrics` are new.
 
         Returns:
             Contrastive rewards, detached, at least `floor`, and 0 for all that are no anchor. They are at most 0, but
             for an `infonce` draw with `loss_floor` subtracted.
         """
         layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
+        draws = self.generator.get_state()
         embeddings = self.projection(pooled.detach().float())
         loss = contrastive_loss(
             embeddings,
@@ -108,11 +113,14 @@ class ClipoHead:
         count = int(anchors.sum())
         mean = loss.sum() / max(count, 1)
         # Without an anchor there is nothing to learn, and weight decay alone would shrink the head.
-        if count and not self.config.frozen:
+        if learn and count and not self.config.frozen:
             self.optimizer.zero_grad()
             torch.autograd.backward(mean)
             self.optimizer.step()
-        self.steps += 1
+        if learn:
+            self.steps += 1
+        else:
+            self.generator.set_state(draws)
         self._measure(embeddings, success, layout, anchors, rewards, float(mean.detach()))
         return rewards
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from clipo_train.config import TrainConfig
+from clipo_train.config import ClipoConfig, TrainConfig
 from clipo_train.errors import ConfigError
 
 
@@ -31,6 +31,18 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, preset: Mapping[st
             values[name] = value
     try:
         return TypeAdapter(TrainConfig).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def read_clipo(values: Any) -> ClipoConfig:
+    """The section `clipo` alone, from the fields that another trainer's configuration has of it.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    try:
+        return TypeAdapter(TrainConfig).validate_python({"clipo": values}).clipo
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
 
