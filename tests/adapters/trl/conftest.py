@@ -1,4 +1,4 @@
-"""A small real policy, a task it half knows, and TRL trainers on them."""
+"""A small policy, prompts, and TRL trainers on them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,27 +9,45 @@ import torch
 from datasets import Dataset
 from transformers import Qwen2ForCausalLM
 
-from clipo_train.adapters.trl import ClipoGRPOConfig, ClipoGRPOTrainer, ClipoRLOOConfig, ClipoRLOOTrainer
+from clipo_train.adapters.trl import ClipoGRPOConfig, ClipoGRPOTrainer, ClipoRLOOConfig
 from clipo_train.testbed.arithmetic import problems
-from clipo_train.testbed.warm_start import build_tokenizer, warm_start
-
-CONFIGS = {ClipoGRPOTrainer: ClipoGRPOConfig, ClipoRLOOTrainer: ClipoRLOOConfig}
-
-
-def right(completions: Sequence[str], answer: Sequence[str], **_: Any) -> list[float]:
-    """1 for the right answer after the hash."""
-    return [float(text.partition("#")[2] == truth) for text, truth in zip(completions, answer, strict=True)]
-
-
-def short(completions: Sequence[str], **_: Any) -> list[float]:
-    """More for fewer characters."""
-    return [-0.01 * len(text) for text in completions]
+from clipo_train.testbed.warm_start import build_model, build_tokenizer
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # TRL 1.16 calls these by the names they had before transformers 5.24.
-    for name in ("gradient_checkpointing", "is_gradient_checkpointing"):
-        config.addinivalue_line("filterwarnings", f"ignore:`{name}` is deprecated:FutureWarning")
+    config.addinivalue_line("filterwarnings", "ignore:`.*gradient_checkpointing.*` is deprecated:FutureWarning")
+
+
+def even(completions: Sequence[str], **_: Any) -> list[float]:
+    """Right if its characters are of an even number, which about half of the untrained policy's completions are."""
+    return [float(len(text) % 2 == 0) for text in completions]
+
+
+def sevens(completions: Sequence[str], **_: Any) -> list[float]:
+    """The share of sevens, which is quickly learned."""
+    return [text.count("7") / max(1, len(text)) for text in completions]
+
+
+SETTINGS: dict[str, Any] = {
+    "clipo": {"dim": 16, "objective": "supcon_out"},
+    "clipo_success": "even",
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "num_generations": 4,
+    "max_completion_length": 16,
+    "learning_rate": 1e-2,
+    "max_steps": 2,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": [],
+    "use_cpu": True,
+    "bf16": False,
+    "activation_checkpointing": False,
+    "disable_tqdm": True,
+}
+"""A step's 16 rollouts are those of 4 prompts."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,61 +56,34 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The warm-started policy, as a Hugging Face folder."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("models") / "warm"
-    model, tokenizer = warm_start(0)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test bed's policy with random weights, as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    build_model(0).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
     return folder
 
 
-@pytest.fixture
-def tasks() -> Dataset:
-    rows = problems("train")[:64]
-    return Dataset.from_dict({"prompt": [row.prompt for row in rows], "answer": [row.answer for row in rows]})
+@pytest.fixture(scope="session")
+def prompts() -> Dataset:
+    return Dataset.from_dict({"prompt": [task.prompt for task in problems("train")[:64]]})
 
 
 @pytest.fixture
-def build(tmp_path: Path, warm: Path, tasks: Dataset) -> Callable[..., Any]:
-    """Makes a trainer of 4 prompts with 4 rollouts each; keywords change its configuration."""
+def build(tmp_path: Path, policy: Path, prompts: Dataset) -> Callable[..., Any]:
+    """Makes a trainer; keywords change its configuration, `given` its other arguments."""
 
-    def build(
-        cls: type = ClipoGRPOTrainer,
-        *,
-        rewards: Sequence[Any] = (right,),
-        extra: dict[str, Any] | None = None,
-        **settings: Any,
-    ) -> Any:
-        base = next(known for known in CONFIGS if issubclass(cls, known))
-        values: dict[str, Any] = {
-            "output_dir": str(tmp_path / "run"),
-            "clipo": {"dim": 16, "objective": "supcon_out"},
-            "clipo_success": "right",
-            "per_device_train_batch_size": 8,
-            "per_device_eval_batch_size": 8,
-            "gradient_accumulation_steps": 2,
-            "num_generations": 4,
-            "max_completion_length": 24,
-            "learning_rate": 1e-3,
-            "max_steps": 2,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": [],
-            "use_cpu": True,
-            "activation_checkpointing": False,
-            "bf16": False,
-            "disable_tqdm": True,
+    def build(cls: type = ClipoGRPOTrainer, config: type | None = None, given: Any = None, **settings: Any) -> Any:
+        if config is None:
+            config = ClipoRLOOConfig if "RLOO" in cls.__mro__[1].__name__ + cls.__name__ else ClipoGRPOConfig
+        arguments = {
+            "model": Qwen2ForCausalLM.from_pretrained(policy),
+            "reward_funcs": [even],
+            "args": config(**{"output_dir": str(tmp_path / "run"), **SETTINGS, **settings}),
+            "train_dataset": prompts,
+            "eval_dataset": prompts.select(range(8)),
+            "processing_class": build_tokenizer(),
         }
-        return cls(
-            model=Qwen2ForCausalLM.from_pretrained(warm),
-            reward_funcs=list(rewards),
-            args=CONFIGS[base](**{**values, **settings}),
-            train_dataset=tasks,
-            eval_dataset=tasks.select(range(4)),
-            processing_class=build_tokenizer(),
-            **(extra or {}),
-        )
+        return cls(**{**arguments, **(given or {})})
 
     return build
