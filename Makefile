@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-peers test-verl test-vllm lint types docs serve-docs bench bench-peers snapshot clean help
+.PHONY: demo demo-words test test-deep test-peers test-trl test-verl test-vllm lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples 
 
 test-peers: .venv-trl/installed  ## The same numbers as TRL, Liger Kernel and pytorch-metric-learning, in .venv-trl.
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest tests/parity/test_trl*.py tests/parity/test_liger.py tests/parity/test_metric_learning.py
+
+test-trl: .venv-trl/installed  ## CLIPO in TRL's own trainers, in .venv-trl.
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest tests/adapters/trl
 
 test-verl: .venv-verl/installed  ## The same numbers as verl, in .venv-verl.
 	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/parity/test_verl*.py

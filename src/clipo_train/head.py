@@ -78,6 +78,8 @@ class ClipoHead:
         pooled: Float[Tensor, "rollouts hidden"],
         success: Bool[Tensor, " rollouts"],
         groups: Int[Tensor, " rollouts"] | GroupLayout,
+        *,
+        learn: bool = True,
     ) -> Float[Tensor, " rollouts"]:
         """Rewards of these rollouts under the head as it is, then an optimizer step on their loss.
 
@@ -87,23 +89,29 @@ class ClipoHead:
             pooled: Hidden states, one vector per rollout; detached here.
             success: True for correct rollouts.
             groups: Group ids or a layout.
+            learn: False for rollouts of an evaluation: the head stays as it is, with its draws to come and its count of
+                steps; only `metrics` are new.
 
         Returns:
             Contrastive rewards, detached, at least `floor`, and 0 for all that are no anchor. They are at most 0, but
             for an `infonce` draw with `loss_floor` subtracted.
         """
         layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
+        draws = self.generator.get_state()
         embeddings, loss = self._forward(pooled, success, layout)
         rewards = contrastive_reward(loss, weight=self.config.weight, floor=self.config.floor)
         anchors = contrastive_anchors(success, layout, scope=self.config.scope)
         count = int(anchors.sum())
         self._measure(embeddings, success, layout, anchors, rewards, float(loss.detach().sum() / max(count, 1)))
         # Without an anchor there is nothing to learn, and weight decay alone would shrink the head.
-        if count and not self.config.frozen:
+        if learn and count and not self.config.frozen:
             self._update(loss.sum() / count)
             for _ in range(self.config.warmup_epochs - 1 if self.warming_up else 0):
                 self._update(self._forward(pooled, success, layout)[1].sum() / count)
-        self.steps += 1
+        if learn:
+            self.steps += 1
+        else:
+            self.generator.set_state(draws)
         return rewards
 
     def _forward(self, pooled: Tensor, success: Tensor, layout: GroupLayout) -> tuple[Tensor, Tensor]:

@@ -142,6 +142,16 @@ def test_seeds_decide_weights_and_draws_and_the_global_generator_is_untouched() 
     assert torch.get_rng_state().equal(before)
 
 
+def test_an_evaluation_gives_rewards_and_changes_nothing() -> None:
+    config = ClipoConfig(dim=8)  # infonce: sampled positives
+    subject, twin = head(config, 1), head(config, 1)
+    rewards = subject.step(*batch(), learn=False)
+    assert subject.steps == 0
+    assert rewards.equal(subject.step(*batch()))
+    assert rewards.equal(twin.step(*batch()))
+    assert subject.projection.weight.equal(twin.projection.weight)
+
+
 def test_a_restored_head_goes_on_exactly(tmp_path: Path) -> None:
     config = ClipoConfig(dim=8, warmup_steps=3)
     pooled, success, groups = batch()

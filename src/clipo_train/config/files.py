@@ -9,7 +9,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
-from clipo_train.config import TrainConfig
+from clipo_train.config import ClipoConfig, TrainConfig
 from clipo_train.errors import ConfigError, parser_error
 
 _PRESETS = Path(__file__).with_name("presets")
@@ -35,6 +35,18 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, suite: Mapping[str
     values = _merged([*([] if name is None else _preset(name)), file, suite or {}, command_line])
     try:
         return TypeAdapter(TrainConfig).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from None
+
+
+def read_clipo(values: Any) -> ClipoConfig:
+    """The section `clipo` alone, from the fields that another trainer's configuration has of it.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    try:
+        return TypeAdapter(TrainConfig).validate_python({"clipo": values}).clipo
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
 
