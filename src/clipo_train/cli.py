@@ -20,6 +20,7 @@ usage: clipo train CONFIG.yaml [--field value ...]   train; `clipo train CONFIG.
                                                       evaluate a run's final policy, or the model of a configuration, on
                                                       its evaluation sets or one of the paper's suites
        clipo report RUN                               write RUN/report.html anew
+       clipo report RUN RUN ... [--output FILE.html]  compare runs on one page, comparison.html when not given
        clipo verify-data SOURCE ... [--verifier NAME] [--timeout SECONDS] [--limit ROWS]
                          [--prompt COLUMN] [--answer COLUMN] [--name CONFIGURATION]
                                                       check that a verifier accepts the answers of data sets, and no
@@ -101,9 +102,15 @@ def _quiet() -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    from clipo_train.report import write_report
+    from clipo_train.report import write_comparison, write_report
 
-    sys.stdout.write(f"{write_report(Path(arguments[0]))}\n")
+    given, rest = _options(arguments, output=Path)
+    runs = [Path(argument) for argument in rest]
+    if len(runs) == 1:
+        path = write_report(runs[0], given.output)
+    else:
+        path = write_comparison(runs, given.output or Path("comparison.html"))
+    sys.stdout.write(f"{path}\n")
 
 
 def _verify_data(arguments: Sequence[str]) -> None:
