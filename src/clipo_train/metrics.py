@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from clipo_train.errors import ConfigError
 
 
 class Stopwatch:
@@ -37,6 +40,18 @@ class Stopwatch:
         metrics = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
         self.seconds.clear()
         return metrics
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """Refuses trackers that are not installed, which Accelerate would leave out in silence.
+
+    Raises:
+        ConfigError: One is not.
+    """
+    installed = {tracker.value for tracker in get_available_trackers()}
+    for name in names:
+        if name not in installed:
+            raise ConfigError(f"logging.trackers: wanted an installed {name}, got none; `pip install {name}`")
 
 
 class MetricsLog:

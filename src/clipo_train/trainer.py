@@ -10,14 +10,14 @@ from accelerate.utils import DistributedType, set_seed
 
 from clipo_train.checkpoint import load_checkpoint, save_checkpoint
 from clipo_train.config import TrainConfig
-from clipo_train.config.files import dump_config
+from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import load_evaluator
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.measures import describe, sample_rows
-from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar
+from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar, require_trackers
 from clipo_train.objective import assign_credit
 from clipo_train.parallel import gather_generation, gather_list, own_block
 from clipo_train.policy import EncodedExample, encode_prompts
@@ -41,6 +41,7 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self._check_run_dir()
+        require_trackers(config.logging.trackers)
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             log_with=list(config.logging.trackers) or None,
@@ -217,7 +218,7 @@ class Trainer:
             run_dir.mkdir(parents=True, exist_ok=True)
             (run_dir / "config.yaml").write_text(dump_config(self.config), encoding="utf-8")
             self.metrics.rewind(self.step)
-        accelerator.init_trackers(self.config.logging.project)
+        accelerator.init_trackers(self.config.logging.project, flat_config(self.config))
 
     def _finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""

@@ -41,6 +41,20 @@ def dump_config(config: TrainConfig) -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
+def flat_config(config: TrainConfig) -> dict[str, str | bool | int | float]:
+    """The whole configuration with dotted names, as trackers want it: a value that is no scalar becomes text."""
+    values = flatten(TypeAdapter(TrainConfig).dump_python(config, mode="json"))
+    return {name: value if isinstance(value, str | int | float) else str(value) for name, value in values.items()}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"config: wanted a YAML file, got {str(path)!r}, which is not a file")

@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from clipo_train.config.files import flatten
 from clipo_train.errors import ConfigError
 
 Metrics = list[dict[str, float]]
@@ -100,14 +101,6 @@ def _load_config(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"run: wanted a folder with a config.yaml, got {str(run_dir)!r}")
     return flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _require_different_seeds(runs: Sequence[Run]) -> None:
