@@ -182,8 +182,8 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
     dtype = load_config(checkpoint / "config.yaml").model.dtype
     policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=dtype))
     with whole_folder(folder) as unfinished:
-        policy.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+        for part in (policy, tokenizer):
+            part.save_pretrained(unfinished)
 
 
 def _complete(run_dir: Path) -> list[Path]:

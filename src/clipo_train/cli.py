@@ -21,6 +21,7 @@ usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
                                                       evaluate a run's final policy, or the model of a configuration, on
                                                       its evaluation sets or one of the paper's suites
        clipo report RUN                               write RUN/report.html anew
+       clipo report RUN RUN ... [--output FILE.html]  compare runs on one page, comparison.html when not given
        clipo export RUN OUT [--step N]                write the policy of a checkpoint, the latest if no step is given,
                                                       as a Hugging Face folder
        clipo verify-data SOURCE ... [--verifier NAME] [--timeout SECONDS] [--limit ROWS]
@@ -122,10 +123,16 @@ def _quiet() -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    from clipo_train.report import write_report
+    from clipo_train.report import write_comparison, write_report
 
-    _no_more(arguments[1:])
-    sys.stdout.write(f"{write_report(Path(arguments[0]))}\n")
+    given, rest = _options(arguments, output=Path)
+    _no_more([argument for argument in rest if argument.startswith("-")])
+    runs = [Path(argument) for argument in rest]
+    if len(runs) == 1:
+        path = write_report(runs[0], given.output)
+    else:
+        path = write_comparison(runs, given.output or Path("comparison.html"))
+    sys.stdout.write(f"{path}\n")
 
 
 def _export(arguments: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType, set_seed
 from clipo_train.checkpoint import Position, check_unchanged, load_checkpoint, save_checkpoint
 from clipo_train.collector import Collector, derived_seed
 from clipo_train.config import TrainConfig
-from clipo_train.config.files import dump_config
+from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import load_evaluator
@@ -190,7 +190,7 @@ class Trainer:
             run_dir.mkdir(parents=True, exist_ok=True)
             write_whole(run_dir / "config.yaml", dump_config(self.config))
             self.metrics.rewind(-1 if position is None else position.step)
-        accelerator.init_trackers(self.config.logging.project)
+        accelerator.init_trackers(self.config.logging.project, flat_config(self.config))
 
     def _finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""

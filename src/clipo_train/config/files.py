@@ -76,6 +76,12 @@ def _preset(name: Any) -> list[dict[str, Any]]:
     return [_read_yaml(_PRESETS / f"{part}.yaml") for part in name.split("+")]
 
 
+def flat_config(config: TrainConfig) -> dict[str, str | bool | int | float]:
+    """The whole configuration with dotted names, as trackers want it: a value that is no scalar becomes text."""
+    values = flatten(TypeAdapter(TrainConfig).dump_python(config, mode="json"))
+    return {name: value if isinstance(value, str | int | float) else str(value) for name, value in values.items()}
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted names."""
     flat: dict[str, Any] = {}

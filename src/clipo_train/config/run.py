@@ -133,9 +133,9 @@ class LoggingConfig:
     """What is written besides metrics.jsonl."""
 
     trackers: tuple[
-        Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive", "trackio"], ...
+        Literal["aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "tensorboard", "trackio", "wandb"], ...
     ] = ()
-    """Accelerate's trackers."""
+    """Accelerate's trackers; all but `tensorboard` want the package of that name installed."""
     project: str = "clipo"
     """Their project's name."""
     completions: Natural = 8

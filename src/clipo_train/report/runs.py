@@ -1,0 +1,115 @@
+"""What run folders hold: metrics, completions, and the configurations by which runs are told apart."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from clipo_train.config.files import flatten
+from clipo_train.errors import ConfigError
+
+Metrics = list[dict[str, float]]
+
+_NOT_COMPARED = ("seed", "run_dir", "resume")
+_ABSENT = "–"
+
+
+class Run(NamedTuple):
+    """A run's folder, what it has logged, and its configuration with dotted names."""
+
+    folder: Path
+    metrics: Metrics
+    config: dict[str, Any]
+
+
+class Curve(NamedTuple):
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: What sets them apart from the other curves, such as `clipo.enabled=False`.
+        differing: The fields in which curves differ, and these runs' values.
+        runs: At least one.
+    """
+
+    label: str
+    differing: dict[str, str]
+    runs: list[Run]
+
+
+def load_metrics(run_dir: Path) -> Metrics:
+    """The metrics of a run, one dict per step in order; of a step that was logged twice, the later line.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    rows = {int(row["step"]): row for row in read_lines(run_dir / "metrics.jsonl")}
+    if not rows:
+        raise ConfigError(f"run: wanted a folder with a metrics.jsonl of at least one line, got {str(run_dir)!r}")
+    return [rows[step] for step in sorted(rows)]
+
+
+def read_lines(path: Path) -> Iterable[dict[str, Any]]:
+    """The objects of a JSON lines file; a line cut short by a kill is passed over."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def points(metrics: Metrics, key: str) -> tuple[list[float], list[float]]:
+    """The steps at which a metric was logged, and its values."""
+    rows = [row for row in metrics if key in row and math.isfinite(row[key])]
+    return [row["step"] for row in rows], [row[key] for row in rows]
+
+
+def evaluation_sets(metrics: Metrics) -> list[str]:
+    """The evaluation sets that have metrics, in order of appearance."""
+    return list(dict.fromkeys(key.split("/")[1] for row in metrics for key in row if key.startswith("eval/")))
+
+
+def load_curves(run_dirs: Sequence[Path]) -> list[Curve]:
+    """Runs by configuration, in order of appearance; seed and folder are no part of it.
+
+    Raises:
+        ConfigError: A folder without metrics or configuration; two runs of one seed in a curve, which would count the
+            same evidence twice.
+    """
+    grouped: dict[str, list[Run]] = {}
+    for run_dir in run_dirs:
+        run = Run(run_dir, load_metrics(run_dir), _load_config(run_dir))
+        compared = {name: value for name, value in run.config.items() if name not in _NOT_COMPARED}
+        grouped.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
+    for runs in grouped.values():
+        _require_different_seeds(runs)
+    firsts = [runs[0].config for runs in grouped.values()]
+    names = dict.fromkeys(name for config in firsts for name in config if name not in _NOT_COMPARED)
+    fields = [name for name in names if any(config.get(name) != firsts[0].get(name) for config in firsts)]
+    curves = []
+    for runs in grouped.values():
+        differing = {name: str(runs[0].config.get(name, _ABSENT)) for name in fields}
+        label = ", ".join(f"{name}={value}" for name, value in differing.items())
+        curves.append(Curve(label or "all runs", differing, runs))
+    return curves
+
+
+def _load_config(run_dir: Path) -> dict[str, Any]:
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"run: wanted a folder with a config.yaml, got {str(run_dir)!r}")
+    return flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _require_different_seeds(runs: Sequence[Run]) -> None:
+    seen: dict[Any, Run] = {}
+    for run in runs:
+        seed = run.config.get("seed")
+        other = seen.setdefault(seed, run)
+        if other is not run:
+            raise ConfigError(
+                f"run: wanted one run of each seed and configuration, got seed {seed} in {str(other.folder)!r} and in "
+                f"{str(run.folder)!r}"
+            )
