@@ -222,10 +222,8 @@ class Trainer:
     def _finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
-        weights = accelerator.get_state_dict(self.learner.model)
+        self.learner.save(run_dir)
         if accelerator.is_main_process:
-            self.learner.policy.save_pretrained(run_dir / "final", state_dict=weights)
-            self.learner.tokenizer.save_pretrained(run_dir / "final")
             write_report(run_dir)
         accelerator.wait_for_everyone()
         accelerator.end_training()

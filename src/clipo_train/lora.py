@@ -1,0 +1,106 @@
+r"""LoRA: the policy learns by small matrices beside its linear layers, which stay as they are.
+
+$$W' = W + \frac{\alpha}{r} B A, \qquad A \in R^{r \times \text{in}},\ B \in R^{\text{out} \times r}$$
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from clipo_train.config import LoraConfig
+from clipo_train.errors import ConfigError
+
+_NAME = "default"
+
+
+def add_lora(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> None:
+    """Puts adapters, in float32, beside the layers of the model, and makes these the only parameters that learn.
+
+    The model does the same as before: B begins as zeros.
+
+    Args:
+        model: The policy.
+        config: Which layers, and the adapters' size.
+        seed: Of A; the global random state is left as it is.
+
+    Raises:
+        ConfigError: The model has no such layers, or they are not linear, or its head is among them.
+    """
+    import peft
+
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules="all-linear" if config.target_modules is None else list(config.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model.add_adapter(settings)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"model.lora.target_modules: wanted linear layers of {type(model).__name__}, got "
+            f"{config.target_modules}: {reason}"
+        ) from error
+    adapted = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    for layer in adapted:
+        if layer in ends or not isinstance(layer, peft.tuners.lora.Linear) or layer.fan_in_fan_out:
+            raise ConfigError(
+                f"model.lora.target_modules: wanted linear layers other than the head, got {config.target_modules}, "
+                f"which takes in {'the head or embedding' if layer in ends else type(layer.get_base_layer()).__name__}"
+            )
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def without_lora(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """A block in which the model is the one that it was before `add_lora`."""
+    from peft.helpers import rescale_adapter_scale
+
+    return rescale_adapter_scale(model, 0.0)
+
+
+def merged_weights(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The weights as a model without adapters has them, one after the other, so that no second copy is held.
+
+    Args:
+        model: The policy, with adapters or without.
+        weights: All of its own, by name; they are left as they are.
+    """
+    configs: dict[str, Any] = getattr(model, "peft_config", {})
+    for name, weight in weights.items():
+        layer, inside, kind = name.rpartition(".base_layer.")
+        if inside and kind == "weight":
+            a, b = (weights[f"{layer}.{part}.{_NAME}.weight"].float() for part in ("lora_A", "lora_B"))
+            scale = configs[_NAME].lora_alpha / configs[_NAME].r
+            yield f"{layer}.weight", (weight.float() + scale * (b @ a)).to(weight.dtype)
+        elif inside:
+            yield f"{layer}.{kind}", weight
+        elif ".lora_" not in name:
+            yield name, weight
+
+
+def save_policy(model: PreTrainedModel, weights: Mapping[str, Tensor], run_dir: Path) -> None:
+    """Writes `run_dir/final`, a folder that transformers alone can load; adapters, if any, also to `run_dir/adapter`.
+
+    Args:
+        model: The policy.
+        weights: All of its own, by name, gathered from all processes.
+        run_dir: The run's folder.
+    """
+    plain = copy.copy(model)
+    if hasattr(model, "peft_config"):
+        model.save_pretrained(run_dir / "adapter", state_dict=dict(weights))
+        plain._hf_peft_config_loaded = False  # else it would save its adapters again
+    plain.save_pretrained(run_dir / "final", state_dict=dict(merged_weights(model, weights)))
