@@ -3,13 +3,13 @@ r"""LoRA: the policy learns by small matrices beside its linear layers, which st
 $$W' = W + \frac{\alpha}{r} B A, \qquad A \in R^{r \times \text{in}},\ B \in R^{\text{out} \times r}$$
 """
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -44,7 +44,7 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> None:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            model.add_adapter(settings)
+            peft.inject_adapter_in_model(settings, model)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
@@ -68,7 +68,8 @@ def without_lora(model: PreTrainedModel) -> AbstractContextManager[None]:
     """A block in which the model is the one that it was before `add_lora`."""
     from peft.helpers import rescale_adapter_scale
 
-    return rescale_adapter_scale(model, 0.0)
+    block: AbstractContextManager[None] = rescale_adapter_scale(model, 0.0)
+    return block
 
 
 def merged_weights(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -99,8 +100,23 @@ def save_policy(model: PreTrainedModel, weights: Mapping[str, Tensor], run_dir: 
         weights: All of its own, by name, gathered from all processes.
         run_dir: The run's folder.
     """
-    plain = copy.copy(model)
+    own = dict(model.named_parameters()) | dict(model.named_buffers())  # without second names of tied weights
+    weights = {name: weight for name, weight in weights.items() if name in own}
+    model.save_pretrained(run_dir / "final", state_dict=dict(merged_weights(model, weights)))
     if hasattr(model, "peft_config"):
-        model.save_pretrained(run_dir / "adapter", state_dict=dict(weights))
-        plain._hf_peft_config_loaded = False  # else it would save its adapters again
-    plain.save_pretrained(run_dir / "final", state_dict=dict(merged_weights(model, weights)))
+        _save_adapters(model, weights, run_dir / "adapter")
+
+
+def _save_adapters(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """As `PeftModel.from_pretrained` reads them."""
+    from peft import get_peft_model_state_dict
+
+    adapters = get_peft_model_state_dict(model, weights, save_embedding_layers=False)
+    config = model.peft_config[_NAME]
+    config.base_model_name_or_path = model.name_or_path
+    config.save_pretrained(folder)
+    save_file(
+        {f"base_model.model.{name}": weight.contiguous() for name, weight in adapters.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from clipo_train.config import OptimizerConfig
 from clipo_train.errors import ConfigError
@@ -96,13 +97,10 @@ def settle_launch(accelerator: Accelerator, config: OptimizerConfig) -> None:
     accelerator.step_scheduler_with_optimizer = False
     deepspeed = accelerator.state.deepspeed_plugin
     fsdp = getattr(accelerator.state, "fsdp_plugin", None)
-    for name, missing in (
-        ("zero3_init_flag", deepspeed is not None and deepspeed.zero3_init_flag),
-        ("fsdp_cpu_ram_efficient_loading", fsdp is not None and fsdp.cpu_ram_efficient_loading),
-    ):
-        if missing:
-            raise ConfigError(f"{name}: wanted false in Accelerate's configuration, got true")
+    if fsdp is not None and fsdp.cpu_ram_efficient_loading:
+        raise ConfigError("fsdp_cpu_ram_efficient_loading: wanted false in Accelerate's configuration, got true")
     if deepspeed is not None:
+        unset_hf_deepspeed_config()  # else transformers would shard the policy before it is ready
         deepspeed.deepspeed_config |= {
             "gradient_accumulation_steps": 1,  # `micro_batches` accumulates
             "gradient_clipping": config.max_grad_norm,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
 
 from clipo_train import cli
@@ -48,7 +48,7 @@ def _padded(parts: Sequence[Generation]) -> Generation:
 def shard_on_cpu() -> None:
     """FSDP2 without a GPU: torch can, but Accelerate asks for it on accelerators only."""
     state = Accelerator(cpu=True).state
-    state.distributed_type = DistributedType.FSDP
+    PartialState().distributed_type = DistributedType.FSDP  # from which the trainer's Accelerator takes it
     state.fsdp_plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
     )
