@@ -61,9 +61,9 @@ class Learner:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         settle_launch(accelerator, config.optimizer)
         self.policy, self.tokenizer = load_policy(config.model, seed=config.seed, progress=progress)
-        self.policy.to(accelerator.device)
         if config.model.lora is not None:
             add_lora(self.policy, config.model.lora, seed=config.seed)
+        self.policy.to(accelerator.device)
         self.reference = None
         if config.loss.kl_weight and config.model.lora is None:
             self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)

@@ -3,14 +3,14 @@ r"""LoRA: the policy learns by small matrices beside its linear layers, which st
 $$W' = W + \frac{\alpha}{r} B A, \qquad A \in R^{r \times \text{in}},\ B \in R^{\text{out} \times r}$$
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from clipo_train.config import LoraConfig
@@ -25,12 +25,12 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> None:
     The model does the same as before: B begins as zeros.
 
     Args:
-        model: The policy.
+        model: The policy, not yet on an accelerator.
         config: Which layers, and the adapters' size.
         seed: Of A; the global random state is left as it is.
 
     Raises:
-        ConfigError: The model has no such layers, or they are not linear, or its head is among them.
+        ConfigError: The model has no linear layers of these names, but for its head.
     """
     import peft
 
@@ -38,30 +38,32 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> None:
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules="all-linear" if config.target_modules is None else list(config.target_modules),
+        target_modules=_linear_layers(model, config.target_modules),
         task_type="CAUSAL_LM",
     )
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            peft.inject_adapter_in_model(settings, model)
-    except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"model.lora.target_modules: wanted linear layers of {type(model).__name__}, got "
-            f"{config.target_modules}: {reason}"
-        ) from error
-    adapted = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    for layer in adapted:
-        if layer in ends or not isinstance(layer, peft.tuners.lora.Linear) or layer.fan_in_fan_out:
-            raise ConfigError(
-                f"model.lora.target_modules: wanted linear layers other than the head, got {config.target_modules}, "
-                f"which takes in {'the head or embedding' if layer in ends else type(layer.get_base_layer()).__name__}"
-            )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        peft.inject_adapter_in_model(settings, model)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _linear_layers(model: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:
+    """Their whole names, given what these end with."""
+    head = model.get_output_embeddings()
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
+    if wanted is None:
+        return linear
+    found = {end: [name for name in linear if f".{name}".endswith(f".{end}")] for end in wanted}
+    for end, names in found.items():
+        if not names:
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise ConfigError(
+                f"model.lora.target_modules: wanted linear layers of {type(model).__name__} other than its head, such "
+                f"as {known}, got {end!r}"
+            )
+    return sorted({name for names in found.values() for name in names})
 
 
 def without_lora(model: PreTrainedModel) -> AbstractContextManager[None]:

@@ -138,6 +138,7 @@ def score_tokens(model: nn.Module, generation: Generation, *, temperature: float
         logprobs, spread = unpack(scores)
         return TokenScores(logprobs, spread if entropy else None, hidden)
     logits, hidden = forward(model, generation)
+    logits = logits.float()  # a ratio of log-probabilities in half precision would be coarse
     return TokenScores(
         token_logprobs(logits, generation.response, temperature=temperature),
         token_entropy(logits, temperature=temperature) if entropy else None,
