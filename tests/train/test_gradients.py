@@ -103,6 +103,7 @@ def test_it_is_the_same(take: Callable[..., Taken], base: tuple[str, ...], overr
 @pytest.mark.parametrize("overrides", [(), CHUNKED, LORA, (*CHUNKED, *LORA)], ids=["all", "chunked", "lora", "both"])
 def test_in_bfloat16_it_is_close(take: Callable[..., Taken], precision: str, overrides: tuple[str, ...]) -> None:
     option = ("--mixed_precision", "bf16") if precision == "mixed" else ("--model.dtype", "bfloat16")
+    overrides = ("--loss.kl_weight", "0", *overrides)
     exact, taken = take(*overrides), take(*option, *overrides)
     assert 1e-4 < distance(taken, exact) < 0.1
     assert taken.scores.logprobs.dtype == torch.float32
@@ -113,7 +114,8 @@ def test_in_bfloat16_it_is_close(take: Callable[..., Taken], precision: str, ove
     before = {name: value.detach().clone() for name, value in taken.learner.policy.named_parameters()}
     taken.learner.optimizer.step()
     moved = {name for name, value in taken.learner.policy.named_parameters() if not value.equal(before[name])}
-    assert moved == taken.gradients.keys()
+    assert moved
+    assert moved <= taken.gradients.keys()
 
 
 def test_the_reference_is_scored_as_precisely_as_the_policy(take: Callable[..., Taken]) -> None:
