@@ -14,7 +14,7 @@ from transformers import get_scheduler
 
 from clipo_ops import aggregate_denominator, mean_pool
 from clipo_train.config import TrainConfig
-from clipo_train.lora import add_lora, save_policy, without_lora
+from clipo_train.lora import add_lora, save_adapters, save_policy, without_lora
 from clipo_train.metrics import Stopwatch
 from clipo_train.objective import Credit, policy_loss
 from clipo_train.parallel import gather_shares, micro_batches, own_share, settle_launch
@@ -176,8 +176,10 @@ class Learner:
         return total
 
     def save(self, run_dir: Path) -> None:
-        """Writes the policy as it is; see `save_policy`."""
+        """Writes the policy to `run_dir/final`, and with LoRA its adapters to `run_dir/adapter`."""
         weights = self.accelerator.get_state_dict(self.model)
         if self.accelerator.is_main_process:
-            save_policy(self.policy, weights, run_dir)
+            save_policy(self.policy, weights, run_dir / "final")
             self.tokenizer.save_pretrained(run_dir / "final")
+            if self.config.model.lora is not None:
+                save_adapters(self.policy, weights, run_dir / "adapter")

@@ -94,31 +94,26 @@ def merged_weights(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> Ite
             yield name, weight
 
 
-def save_policy(model: PreTrainedModel, weights: Mapping[str, Tensor], run_dir: Path) -> None:
-    """Writes `run_dir/final`, a folder that transformers alone can load; adapters, if any, also to `run_dir/adapter`.
+def save_policy(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes the policy, its adapters merged, as a folder that transformers alone can load.
 
     Args:
-        model: The policy.
+        model: The policy, with adapters or without.
         weights: All of its own, by name, gathered from all processes.
-        run_dir: The run's folder.
+        folder: To write to.
     """
     own = dict(model.named_parameters()) | dict(model.named_buffers())  # without second names of tied weights
     weights = {name: weight for name, weight in weights.items() if name in own}
-    model.save_pretrained(run_dir / "final", state_dict=dict(merged_weights(model, weights)))
-    if hasattr(model, "peft_config"):
-        _save_adapters(model, weights, run_dir / "adapter")
+    model.save_pretrained(folder, state_dict=dict(merged_weights(model, weights)))
 
 
-def _save_adapters(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
-    """As `PeftModel.from_pretrained` reads them."""
+def save_adapters(model: Any, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Writes the adapters alone, as `peft.PeftModel.from_pretrained` reads them; arguments as of `save_policy`."""
     from peft import get_peft_model_state_dict
 
-    adapters = get_peft_model_state_dict(model, weights, save_embedding_layers=False)
+    adapters = get_peft_model_state_dict(model, dict(weights), save_embedding_layers=False)
     config = model.peft_config[_NAME]
     config.base_model_name_or_path = model.name_or_path
     config.save_pretrained(folder)
-    save_file(
-        {f"base_model.model.{name}": weight.contiguous() for name, weight in adapters.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    named = {f"base_model.model.{name}": weight.contiguous() for name, weight in adapters.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
