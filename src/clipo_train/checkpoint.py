@@ -46,6 +46,7 @@ from clipo_train.errors import ConfigError
 from clipo_train.folders import check_can_create, drop, sweep, whole_folder
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
+from clipo_train.lora import save_policy
 from clipo_train.parallel import gather_list
 from clipo_train.policy import load_policy
 
@@ -179,11 +180,15 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
         raise ConfigError(f"out: wanted a new folder, got {str(folder)!r}, which exists")
     check_can_create(folder, "out")
     checkpoint = checkpoints[max(checkpoints) if step is None else step]
-    dtype = load_config(checkpoint / "config.yaml").model.dtype
-    policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=dtype))
+    config = load_config(checkpoint / "config.yaml")
+    if config.model.lora is None:
+        policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=config.model.dtype))
+    else:  # the checkpoint holds the adapters alone
+        policy, tokenizer = load_policy(config.model, seed=config.seed)
+        policy.load_state_dict(load_file(checkpoint / _WEIGHTS), strict=False)
     with whole_folder(folder) as unfinished:
-        for part in (policy, tokenizer):
-            part.save_pretrained(unfinished)
+        save_policy(policy, policy.state_dict(), unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def _complete(run_dir: Path) -> list[Path]:

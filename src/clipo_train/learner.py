@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import get_scheduler
 
-from clipo_ops import aggregate_denominator, mean_pool, token_entropy, token_logprobs
+from clipo_ops import aggregate_denominator, mean_pool
 from clipo_train.config import TrainConfig
+from clipo_train.folders import whole_folder
+from clipo_train.lora import add_lora, save_adapters, save_policy, without_lora
 from clipo_train.metrics import Stopwatch
 from clipo_train.objective import Credit, policy_loss
-from clipo_train.parallel import gather_shares, micro_batches, own_share
-from clipo_train.policy import forward, load_policy
+from clipo_train.parallel import gather_shares, micro_batches, own_share, settle_launch
+from clipo_train.policy import load_policy, score_tokens
 from clipo_train.rollout import Generation
 
 
@@ -58,25 +61,26 @@ class Learner:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.config, self.accelerator, self.clock = config, accelerator, clock
+        settle_launch(accelerator, config.optimizer)
         self.policy, self.tokenizer = load_policy(config.model, seed=config.seed, progress=progress)
+        if config.model.lora is not None:
+            add_lora(self.policy, config.model.lora, seed=config.seed)
         self.policy.to(accelerator.device)
-        self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False) if config.loss.kl_weight else None
+        self.reference = None
+        if config.loss.kl_weight and config.model.lora is None:
+            self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)
         settings = config.optimizer
         optimizer = torch.optim.AdamW(
-            self.policy.parameters(),
+            [parameter for parameter in self.policy.parameters() if parameter.requires_grad],
             lr=settings.learning_rate,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
             fused=True,  # one pass over each parameter; otherwise ten, each with a buffer of its own
         )
-        self.model, self.optimizer = accelerator.prepare(self.policy, optimizer)
-        # An update of all processes is one of the schedule's, not one for each process.
-        accelerator.step_scheduler_with_optimizer = False
         steps = config.steps - (config.clipo.warmup_steps if config.clipo.enabled else 0)
         updates = max(0, steps) * settings.epochs * (config.rollout.batch_size // settings.minibatch_size)
-        self.scheduler = accelerator.prepare(
-            get_scheduler(settings.schedule, optimizer, settings.warmup_updates, updates)
-        )
+        scheduler = get_scheduler(settings.schedule, optimizer, settings.warmup_updates, updates)
+        self.model, self.optimizer, self.scheduler = accelerator.prepare(self.policy, optimizer, scheduler)
 
     @torch.no_grad()
     def score(self, generation: Generation, *, pool: bool) -> Scores:
@@ -97,16 +101,24 @@ class Learner:
         temperature = self.config.rollout.temperature
         missing = (0, width - part.response_mask.shape[1])
         with self.clock("score"):
-            logits, hidden = forward(self.model, part)
-            logprobs = pad(token_logprobs(logits, part.response, temperature=temperature), missing)
-            entropy = pad(token_entropy(logits, temperature=temperature), missing)
-            ref_logprobs = None
-            if self.reference is not None:
-                ref_logits, _ = forward(self.reference, part)
-                ref_logprobs = pad(token_logprobs(ref_logits, part.response, temperature=temperature), missing)
+            scores = score_tokens(self.model, part, temperature=temperature, entropy=True)
+            reference = self._reference_logprobs(part) if self.config.loss.kl_weight else None
+            columns: list[Any] = [
+                None if values is None else pad(values, missing)
+                for values in (scores.logprobs, scores.entropy, reference)
+            ]
         with self.clock("contrastive"):
-            pooled = mean_pool(hidden, part.response_mask) if pool else None
-        return Scores(logprobs, entropy, ref_logprobs, pooled)
+            columns.append(mean_pool(scores.hidden, part.response_mask) if pool else None)
+        return Scores(*columns)
+
+    def _reference_logprobs(self, part: Generation) -> Tensor:
+        """Under the policy as it was before training: a copy of it, or with LoRA the policy without its adapters."""
+        temperature = self.config.rollout.temperature
+        if self.reference is None:
+            with without_lora(self.policy):
+                return score_tokens(self.model, part, temperature=temperature).logprobs
+        with self.accelerator.autocast():
+            return score_tokens(self.reference, part, temperature=temperature).logprobs
 
     def update(self, generation: Generation, scores: Scores, credit: Credit, *, seed: int) -> dict[str, float]:
         """One optimizer step per mini-batch, of `optimizer.epochs` passes.
@@ -150,10 +162,14 @@ class Learner:
         for rows in micro_batches(own, config.optimizer.micro_batch_size, self.model, accelerator):
             part = generation.select(rows)
             width = part.response_mask.shape[1]
-            logits, _ = forward(self.model, part)
-            temperature, bonus = config.rollout.temperature, config.loss.entropy_weight > 0
+            own_scores = score_tokens(
+                self.model,
+                part,
+                temperature=config.rollout.temperature,
+                entropy=config.loss.entropy_weight > 0,
+            )
             result = policy_loss(
-                token_logprobs(logits, part.response, temperature=temperature),
+                own_scores.logprobs,
                 scores.logprobs[rows, :width],
                 None if scores.ref_logprobs is None else scores.ref_logprobs[rows, :width],
                 credit.advantages[rows],
@@ -162,10 +178,21 @@ class Learner:
                 denominator=denominator,
                 tokens=tokens,
                 rollout_logprobs=part.logprobs,
-                entropy=token_entropy(logits, temperature=temperature) if bonus else None,
+                entropy=own_scores.entropy,
             )
             # Processes' gradients are averaged, where the loss is a sum over them.
             accelerator.backward(result.loss * accelerator.num_processes)
             totals.append(torch.stack([value.detach() for value in result]))
         total: Tensor = accelerator.reduce(torch.stack(totals).sum(0), reduction="sum")
         return total
+
+    def save(self, run_dir: Path) -> None:
+        """Writes the policy to `run_dir/final`, and with LoRA its adapters to `run_dir/adapter`."""
+        weights = self.accelerator.get_state_dict(self.model)
+        if self.accelerator.is_main_process:
+            with whole_folder(run_dir / "final") as folder:
+                save_policy(self.policy, weights, folder)
+                self.tokenizer.save_pretrained(folder)
+            if self.config.model.lora is not None:
+                with whole_folder(run_dir / "adapter") as folder:
+                    save_adapters(self.policy, weights, folder)

@@ -6,13 +6,17 @@ their results gathered, so that what follows reads as if there were one process.
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from clipo_train.config import OptimizerConfig
+from clipo_train.errors import ConfigError
 from clipo_train.rollout import Generation
 
 T = TypeVar("T")
@@ -62,8 +66,41 @@ def gather_generation(generation: Generation, accelerator: Accelerator) -> Gener
 
 
 def micro_batches(rows: Tensor, size: int, model: nn.Module, accelerator: Accelerator) -> Iterator[Tensor]:
-    """Parts of `rows`, one after the other; gradients are exchanged in the backward pass of the last one only."""
+    """Parts of `rows`, one after the other; gradients are exchanged in the backward pass of the last one only.
+
+    DeepSpeed takes the optimizer's step in that pass too, and so is told which it is.
+    """
     parts = rows.split(size)
     for number, part in enumerate(parts, start=1):
-        with nullcontext() if number == len(parts) else accelerator.no_sync(model):
+        last = number == len(parts)
+        accelerator.gradient_state.sync_gradients = last
+        with nullcontext() if last else accelerator.no_sync(model):
             yield part
+
+
+def settle_launch(accelerator: Accelerator, config: OptimizerConfig) -> None:
+    """Settings of `accelerate launch` that this trainer has fields of its own for, or that it cannot work with.
+
+    Args:
+        accelerator: Of the run, before it prepares anything.
+        config: The optimizer's.
+
+    Raises:
+        ConfigError: Weights would not be there on every process when the policy is loaded.
+    """
+    # An update of all processes is one of the schedule's, not one for each process.
+    accelerator.step_scheduler_with_optimizer = False
+    deepspeed = accelerator.state.deepspeed_plugin
+    fsdp = getattr(accelerator.state, "fsdp_plugin", None)
+    if fsdp is not None and fsdp.cpu_ram_efficient_loading:
+        raise ConfigError("fsdp_cpu_ram_efficient_loading: wanted false in Accelerate's configuration, got true")
+    if deepspeed is not None:
+        unset_hf_deepspeed_config()  # else transformers would shard the policy before it is ready
+        deepspeed.deepspeed_config |= {
+            "gradient_accumulation_steps": 1,  # `micro_batches` accumulates
+            "gradient_clipping": config.max_grad_norm,
+            "train_micro_batch_size_per_gpu": config.micro_batch_size,
+        }
+    if fsdp is not None and fsdp.mixed_precision_policy is not None:
+        # Else it would round the log-probabilities of a `ChunkedHead` to half precision.
+        fsdp.mixed_precision_policy = replace(fsdp.mixed_precision_policy, output_dtype=None)

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from clipo_ops import token_entropy, token_logprobs
+from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
 from clipo_train.errors import ConfigError
 from clipo_train.rollout import Generation
@@ -21,7 +23,7 @@ from clipo_train.types import Example
 def load_policy(
     config: ModelConfig, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads model and tokenizer. Never runs code that comes with a model.
+    """Loads model and tokenizer. Code that comes with a model runs only if `trust_remote_code`.
 
     Args:
         config: Which model.
@@ -29,7 +31,7 @@ def load_policy(
         progress: Called with (steps done, steps in all) during that warm start.
 
     Raises:
-        ConfigError: There is no such model, or its tokenizer has no end-of-sequence token.
+        ConfigError: There is no such model, its tokenizer has no end-of-sequence token, or its head cannot be chunked.
     """
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -45,6 +47,8 @@ def load_policy(
         tokenizer.pad_token = tokenizer.eos_token
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
+    if config.chunked_head:
+        chunk_head(model)
     return model, tokenizer
 
 
@@ -112,14 +116,49 @@ def forward(
             use_cache=False,
             logits_to_keep=width + 1,
         )
-    return output.logits[:, :-1], captured[0][:, -width:]
+    return output.logits[:, :width], captured[0][:, -width:]
+
+
+class TokenScores(NamedTuple):
+    """What a forward says of the response's tokens.
+
+    Attributes:
+        logprobs: Of the tokens, at the sampling temperature.
+        entropy: Of the distribution each of them is from; None unless asked for.
+        hidden: The last layer's hidden states at the tokens.
+    """
+
+    logprobs: Float[Tensor, "rollouts tokens"]
+    entropy: Float[Tensor, "rollouts tokens"] | None
+    hidden: Float[Tensor, "rollouts tokens hidden"]
+
+
+def score_tokens(model: nn.Module, generation: Generation, *, temperature: float, entropy: bool = False) -> TokenScores:
+    """One `forward`, and what follows from its logits; with a `ChunkedHead` there are none."""
+    head = _unwrapped(model).get_output_embeddings()
+    if isinstance(head, ChunkedHead):
+        with head.scoring(generation.response, temperature):
+            scores, hidden = forward(model, generation)
+        logprobs, spread = unpack(scores)
+        return TokenScores(logprobs, spread if entropy else None, hidden)
+    logits, hidden = forward(model, generation)
+    logits = logits.float()  # a ratio of log-probabilities in half precision would be coarse
+    return TokenScores(
+        token_logprobs(logits, generation.response, temperature=temperature),
+        token_entropy(logits, temperature=temperature) if entropy else None,
+        hidden,
+    )
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    """The model inside a wrapper of Accelerate's, if there is one."""
+    return getattr(model, "module", model)
 
 
 @contextmanager
 def _last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
     """Collects the backbone's last hidden states of each forward in the block."""
-    policy: Any = getattr(model, "module", model)  # inside a wrapper of Accelerate's, if there is one
-    backbone: nn.Module = policy.base_model
+    backbone: nn.Module = _unwrapped(model).base_model
     captured: list[Tensor] = []
     handle = backbone.register_forward_hook(lambda _module, _inputs, output: captured.append(output[0]))
     try:
@@ -140,7 +179,7 @@ def _resolve(path: str) -> str:
 
 
 def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    options: dict[str, Any] = {"trust_remote_code": False}
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.gguf_file is not None:
         options["gguf_file"] = config.gguf_file
     try:

@@ -14,7 +14,7 @@ from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.evaluation import load_evaluator
-from clipo_train.folders import check_run_dir, whole_folder, write_whole
+from clipo_train.folders import check_run_dir, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.measures import describe, sample_rows
@@ -195,12 +195,8 @@ class Trainer:
     def _finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
-        policy, weights = self.learner.policy, accelerator.get_state_dict(self.learner.model)
-        own = dict(policy.named_parameters()) | dict(policy.named_buffers())  # without second names of tied weights
+        self.learner.save(run_dir)
         if accelerator.is_main_process:
-            with whole_folder(run_dir / "final") as folder:
-                policy.save_pretrained(folder, state_dict={name: weights[name] for name in weights if name in own})
-                self.learner.tokenizer.save_pretrained(folder)
             write_report(run_dir)
         accelerator.wait_for_everyone()
         accelerator.end_training()

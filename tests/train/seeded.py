@@ -6,10 +6,12 @@ process and several train on the same batch.
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule
 
 from clipo_train import cli
 from clipo_train.rollout import Generation, Sampling, loading
@@ -18,6 +20,12 @@ from clipo_train.rollout.transformers import TransformersEngine
 
 class SeededEngine(TransformersEngine):
     """Samples for one prompt after the other, each with a seed of its own."""
+
+    sharded = False
+
+    def __init__(self, model: Any, *arguments: Any, **settings: Any) -> None:
+        assert isinstance(model, FSDPModule) == self.sharded, "the policy is not as the test wants it"
+        super().__init__(model, *arguments, **settings)
 
     def generate(self, prompts: Sequence[Sequence[int]], *, samples: int, sampling: Sampling) -> Generation:
         parts, calls = [], torch.tensor(len(prompts))
@@ -61,5 +69,6 @@ if __name__ == "__main__":
     if "--fsdp2" in sys.argv:
         sys.argv.remove("--fsdp2")
         shard_on_cpu()
+        SeededEngine.sharded = True
     loading.TransformersEngine = SeededEngine  # type: ignore[misc]
     sys.exit(cli.main(sys.argv[1:]))

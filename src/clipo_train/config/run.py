@@ -14,6 +14,20 @@ from clipo_train.types import Column
 
 
 @dataclass(frozen=True, config=STRICT)
+class LoraConfig:
+    """Low-rank adapters; arXiv 2106.09685."""
+
+    rank: Count = 16
+    """Of the adapters."""
+    alpha: Count = 32
+    """They are scaled by alpha / rank."""
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Of the adapters' inputs, in updates. Above 0, ratios are not 1 where the policy is still the one that sampled."""
+    target_modules: tuple[str, ...] | None = None
+    """Names of the layers that get one, as `[q_proj, v_proj]`; all linear ones but the head when not given."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class ModelConfig:
     """The policy."""
 
@@ -26,6 +40,13 @@ class ModelConfig:
     """Of the weights. Small learning rates need float32; `mixed_precision` speeds it up."""
     gradient_checkpointing: bool = False
     """Recompute activations in backward: less memory, about a third more time."""
+    chunked_head: bool = False
+    """Take log-probabilities from the last hidden states a chunk of words at a time, so that logits of all tokens x
+    vocabulary are never held: much less memory, a little more time."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Read it first."""
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clipo_train.errors import ConfigError
+from clipo_train.lora import merged_weights
 from clipo_train.rollout import Generation, Sampling
 
 _DEFAULTS = {
@@ -84,8 +85,8 @@ class VllmEngine:
 
     def sync(self) -> None:
         """Copies the policy's weights into vLLM."""
-        weights = ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        weights = {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": merged_weights(self.model, weights)})
         if self.model.config.get_text_config().tie_word_embeddings:
             self.llm.apply_model(_pack_head)
 
