@@ -66,7 +66,7 @@ CONFIGURATION = [
         f"{TRAIN} --data.columns question=prompt", "data.columns.question.[key]: wanted 'prompt', 'answer' or 'source'"
     ),
     Case(f"{TRAIN} --logging.trackers wandb", "logging.trackers: wanted an installed wandb, got none"),
-    Case(f"{TRAIN} --logging.trackers excel", "logging.trackers.0: wanted 'tensorboard', "),
+    Case(f"{TRAIN} --logging.trackers excel", "logging.trackers.0: wanted 'aim', "),
     Case(f"{TRAIN} --run_dir done", "run_dir: wanted a new folder (or resume), got 'done', which exists"),
     Case(f"{TRAIN} --run_dir model/config.json", "run_dir: wanted a new folder (or resume), got 'model/config.json'"),
     Case(f"{TRAIN} --run_dir config.yaml/run", "run_dir: wanted a folder that can be written, got 'config.yaml/run'"),

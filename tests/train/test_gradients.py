@@ -47,7 +47,7 @@ def take(config_file: Callable[..., Path], warm: Path) -> Iterator[Callable[...,
         scores = learner.score(batch, pool=True)
         advantages = torch.randn(ROLLOUTS, generator=generator.manual_seed(1))
         learner.model.train()
-        credit = Credit(advantages, advantages, advantages)
+        credit = Credit(*[advantages] * len(Credit._fields))
         losses = learner._accumulate(batch, scores, credit, torch.arange(ROLLOUTS))
         named = learner.policy.named_parameters()
         gradients = {name: value.grad for name, value in named if value.grad is not None}

@@ -121,7 +121,7 @@ MOMENTS = {
     "before the folder": ("clipo_train.trainer:check_run_dir", 1, True),
     "an empty folder": ("clipo_train.trainer:write_whole", 1, False),
     "no checkpoint yet": ("clipo_train.metrics:MetricsLog.log", 2, True),
-    "sampled": ("clipo_train.trainer:Trainer._collect", 3, True),
+    "sampled": ("clipo_train.collector:Collector.collect", 3, True),
     "head updated, policy not": ("clipo_train.learner:Learner.update", 3, False),
     "half of the mini-batches": ("clipo_train.learner:Learner._accumulate", 6, True),
     "updated, not logged": ("clipo_train.metrics:MetricsLog.log", 4, False),
