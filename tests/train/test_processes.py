@@ -71,6 +71,7 @@ def test_two_processes_that_resume_equal_one_that_does_not(one: Path, train: Cal
     assert found.keys() == expected.keys()
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
+    assert max(row["rollout/sampling_rounds"] for row in load_metrics(one)[1:]) > 1
     for row, other in zip(load_metrics(one), load_metrics(two), strict=True):
         assert row.keys() == other.keys()
         for name in row.keys() - {key for key in row if key.startswith("time/")}:
