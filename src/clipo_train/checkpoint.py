@@ -46,7 +46,7 @@ from clipo_train.errors import ConfigError
 from clipo_train.folders import check_can_create, drop, sweep, whole_folder
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
-from clipo_train.lora import save_policy
+from clipo_train.lora import add_lora, save_policy
 from clipo_train.parallel import gather_list
 from clipo_train.policy import load_policy
 
@@ -185,6 +185,7 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
         policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=config.model.dtype))
     else:  # the checkpoint holds the adapters alone
         policy, tokenizer = load_policy(config.model, seed=config.seed)
+        add_lora(policy, config.model.lora, seed=config.seed)
         policy.load_state_dict(load_file(checkpoint / _WEIGHTS), strict=False)
     with whole_folder(folder) as unfinished:
         save_policy(policy, policy.state_dict(), unfinished)
