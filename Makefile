@@ -43,8 +43,8 @@ test-peers: .venv-trl/installed  ## The same numbers as TRL, Liger Kernel and py
 test-trl: .venv-trl/installed  ## CLIPO in TRL's own trainers, in .venv-trl.
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest tests/adapters/trl
 
-test-verl: .venv-verl/installed  ## The same numbers as verl, in .venv-verl.
-	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/parity/test_verl*.py
+test-verl: .venv-verl/installed  ## The same numbers as verl, and CLIPO inside it, in .venv-verl.
+	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/parity/test_verl*.py tests/adapters/verl
 
 test-vllm: .venv-vllm/installed  ## The trainer with a real vLLM on a CPU, in .venv-vllm.
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines
