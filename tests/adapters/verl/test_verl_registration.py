@@ -78,6 +78,12 @@ def test_a_package_without_its_entry_point_is_named(monkeypatch: pytest.MonkeyPa
         check()
 
 
+def test_a_plugin_that_loads_only_now_is_no_comfort_for_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, selfcheck.PLUGIN)
+    with pytest.raises(ConfigError, match=r"^verl.plugins: wanted .*plugin loaded with verl, got it later"):
+        check()
+
+
 def test_the_trainer_checks_before_anything_else(configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from clipo_train.adapters.verl.trainer import ClipoTrainer
 

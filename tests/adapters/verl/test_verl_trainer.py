@@ -16,6 +16,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import LlamaForCausalLM
 from verl.checkpoint_engine import CheckpointEngineManager
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.engine_workers import ActorRolloutRefWorker
@@ -230,6 +231,12 @@ def test_the_reference_pass_does_not_pool(trainer: Callable[..., ClipoTrainer]) 
     subject.ref_policy_wg = type("Reference", (), {"compute_ref_log_prob": subject.actor_rollout_wg.compute_log_prob})
     subject._compute_ref_log_prob(batch, {})
     assert set(asked) == {False}
+
+
+def test_it_is_the_synchronous_trainer_wherever_verl_asks(configure: Callable[..., DictConfig]) -> None:
+    subject = ClipoTrainer(configure())
+    assert subject.trainer_mode == "sync"
+    assert type(subject.replay_buffer) is ReplayBuffer
 
 
 # --- the driver's part by itself

@@ -61,10 +61,8 @@ class ClipoTrainer(PPOTrainerSync):
             self.head = ClipoHead(hidden, self.clipo, seed=self.clipo.seed, device="cpu")
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        batch.extra_info[POOL] = self.head is not None
-        batch = super()._compute_old_log_prob(batch, metrics)
-        batch.extra_info.pop(POOL, None)
-        return batch
+        batch.extra_info[POOL] = self.head is not None  # of this pass alone: verl returns another batch
+        return super()._compute_old_log_prob(batch, metrics)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.head is None:
