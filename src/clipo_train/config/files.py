@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError, create_model
@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
 
 from clipo_train.config import ClipoConfig, TrainConfig
 from clipo_train.errors import ConfigError, parser_error
+
+Section = TypeVar("Section")
 
 _PRESETS = Path(__file__).with_name("presets")
 _METHODS = ("grpo", "dr_grpo", "dapo", "gspo", "gmpo")
@@ -45,8 +47,17 @@ def read_clipo(values: Any) -> ClipoConfig:
     Raises:
         ConfigError: As `load_config`.
     """
+    return read_section(ClipoConfig, values, "clipo")
+
+
+def read_section(kind: type[Section], values: Any, name: str) -> Section:
+    """A section of this name in another trainer's configuration.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
     try:
-        return TypeAdapter(TrainConfig).validate_python({"clipo": values}).clipo
+        return TypeAdapter(dict[str, kind]).validate_python({name: values})[name]  # type: ignore[valid-type]
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
 

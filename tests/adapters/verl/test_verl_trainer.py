@@ -286,8 +286,10 @@ def test_success_is_a_value_of_the_reward_functions_or_the_score(settings: Any, 
 def test_errors_take_one_line() -> None:
     with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.success: wanted who is correct, .*=acc\).*neither$"):
         read_config({})
-    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.temperature: .*greater than 0, got -1$"):
+    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.temperature: wanted greater than 0, got -1$"):
         read_config({"success": "acc", "temperature": -1})
+    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.sucess: wanted a field of the configuration"):
+        read_config({"sucess": "acc"})
     data, real, keys = pooled_batch()
     config = VerlConfig(dim=8, success="accuracy")
     with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.success: wanted one of \['acc'\].* got 'accuracy'$"):

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from clipo_train.adapters.verl.advantages import group_ids
 from clipo_train.adapters.verl.engine import POOLED
 from clipo_train.config import ClipoConfig
 from clipo_train.config.fields import STRICT, Natural
+from clipo_train.config.files import read_section
 from clipo_train.errors import ConfigError
 from clipo_train.head import ClipoHead
 
@@ -39,12 +39,7 @@ def read_config(values: Any) -> VerlConfig:
     Raises:
         ConfigError: An unknown field, a value of a wrong type or out of range, no word on who is correct.
     """
-    try:
-        config = TypeAdapter(VerlConfig).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{SECTION}.{where}: {first['msg']}, got {first['input']!r}") from None
+    config = read_section(VerlConfig, values, SECTION)
     if config.enabled and config.success is None and config.success_threshold is None:
         raise ConfigError(
             f"{SECTION}.success: wanted who is correct, by a value of the reward function's (+{SECTION}.success=acc) "

@@ -27,7 +27,7 @@ HEAD_FILE = "clipo_head.pt"
 
 @register_trainer(TRAINER)
 class ClipoTrainer(PPOTrainerSync):
-    """verl's synchronous trainer, with CLIPO configured by `trainer.v1.clipo` (`VerlConfig`).
+    """The synchronous trainer of verl, with CLIPO configured by `trainer.v1.clipo` (`VerlConfig`).
 
     The pass that computes old log-probabilities gives the hidden states. Head, loss and reward are on the driver, which
     sees the rollouts of all workers; advantages, and all after them, are verl's.
@@ -78,11 +78,8 @@ class ClipoTrainer(PPOTrainerSync):
 
     def _rewards(self, head: ClipoHead, batch: Any, metrics: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Scores per token, nested, and the same with the contrastive rewards. Takes one step of the head."""
-        names = [
-            field
-            for field in ("uid", "response_mask", "rm_scores", POOLED, "extra_fields", self.clipo.success)
-            if field
-        ]
+        names = ["uid", "response_mask", "rm_scores", POOLED, "extra_fields"]
+        names += [self.clipo.success] if self.clipo.success else []
         data = transfer_queue.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
         real = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
         scores, mask = data["rm_scores"].to_padded_tensor(0.0), data["response_mask"].to_padded_tensor(0).bool()
