@@ -52,6 +52,7 @@ def test_fresh_adapters_change_nothing_and_are_all_that_learns() -> None:
     assert len(learns) == 2 * 7 * 2, "two for each of a layer's seven, in two layers"
     assert model.base_model is model.model, "the hidden states' hook finds the backbone"
     again = build_model(0)
+    torch.rand(1)
     add_lora(again, LoraConfig(rank=4), seed=0)
     assert all(value.equal(again.state_dict()[name]) for name, value in model.state_dict().items())
 
