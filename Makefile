@@ -70,7 +70,7 @@ bench: .venv/installed  ## Benchmarks, each with its limit or peer in the same r
 bench-peers: .venv-trl/installed .venv-verl/installed  ## The same next to TRL's and verl's own code.
 	.venv-trl/bin/python benchmarks/logprobs.py --output benchmarks/results/logprobs.json
 	.venv-trl/bin/python benchmarks/peers_trl.py --output benchmarks/results/peers_trl.json
-	OMP_NUM_THREADS=1 .venv-trl/bin/python benchmarks/trainer_trl.py --output benchmarks/results/trainer_trl.json
+	.venv-trl/bin/python benchmarks/trainer_trl.py --output benchmarks/results/trainer_trl.json
 	.venv-verl/bin/python benchmarks/peers_verl.py --output benchmarks/results/peers_verl.json
 
 snapshot: .venv/installed  ## Accept the present public API as the one that tests compare with.

@@ -1,11 +1,11 @@
 """Our trainer next to TRL's: `.venv-trl/bin/python benchmarks/trainer_trl.py [--rounds 5] [--shape small]`.
 
 Both train the same model, built on the spot, on the same prompts: as many rollouts, the same reward, one epoch of two
-updates by the same AdamW, in float32 with as many threads. In the shapes `small` and `medium` every response has the
+updates by the same AdamW, in float32 on one thread. In the shapes `small` and `medium` every response has the
 same number of tokens, since the model cannot end one: both do the same arithmetic. In `ragged` a response ends with a
 chance of 1 / vocabulary at every token. TRL's trainer, ours without CLIPO, and ours with it take turns, each in a fresh
-process. A step is a batch of rollouts and its updates; counted are the median step after two to warm up, and the
-process's peak of resident memory.
+process. A step is a batch of rollouts and its updates; counted are the median step after two to warm up, in seconds of
+CPU time, which on one thread are those of the clock when nothing else runs, and the process's peak of resident memory.
 """
 
 import json
@@ -26,6 +26,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 WARM_UP, UPDATES, GROUP, PROMPTS = 2, 2, 8, 256
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 CANDIDATES = ("TRL", "without CLIPO", "with CLIPO")
 
 
@@ -116,7 +117,7 @@ def ours(shape: Shape, folder: Path, steps: int, *, clipo: bool) -> list[float]:
 
     class Stamped(Trainer):
         def _step(self) -> dict[str, float]:
-            stamps.append(time.perf_counter())
+            stamps.append(time.process_time())
             return super()._step()
 
     trainer = Stamped(
@@ -148,7 +149,7 @@ def trls(shape: Shape, folder: Path, steps: int) -> list[float]:
     class Stamps(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step % UPDATES == 0:
-                stamps.append(time.perf_counter())
+                stamps.append(time.process_time())
 
     config = GRPOConfig(
         output_dir=str(folder / "trl"),
@@ -205,8 +206,7 @@ def measure(name: str, rounds: int, steps: int) -> list[Row]:
         for place in range(len(CANDIDATES)):
             candidate = CANDIDATES[(turn + place) % len(CANDIDATES)]
             command = [sys.executable, __file__, "--candidate", candidate, "--shape", name, "--steps", str(steps)]
-            environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+            done = subprocess.run(command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, check=False)  # noqa: S603
             if done.returncode:
                 sys.exit(done.stderr)
             found[candidate].append(json.loads(done.stdout.splitlines()[-1]))
@@ -232,6 +232,7 @@ def main() -> None:
     if arguments.candidate:
         work(arguments.candidate, SHAPES[arguments.shape], arguments.steps)
         return
+    torch.set_num_threads(1)  # as the children, for what is said of the machine
     names = [arguments.shape] if arguments.shape else list(SHAPES)
     publish([row for name in names for row in measure(name, arguments.rounds, arguments.steps)], arguments.output)
 
