@@ -65,11 +65,12 @@ serve-docs: .venv/installed  ## The site at http://127.0.0.1:8000, rebuilt on ch
 bench: .venv/installed  ## Benchmarks, each with its limit or peer in the same run.
 	$(BIN)/python benchmarks/ops.py --output benchmarks/results/ops.json
 	$(BIN)/python benchmarks/surrogates.py --compiled --output benchmarks/results/surrogates.json
-	$(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py --output benchmarks/results/step.json
 
 bench-peers: .venv-trl/installed .venv-verl/installed  ## The same next to TRL's and verl's own code.
 	.venv-trl/bin/python benchmarks/logprobs.py --output benchmarks/results/logprobs.json
 	.venv-trl/bin/python benchmarks/peers_trl.py --output benchmarks/results/peers_trl.json
+	.venv-trl/bin/python benchmarks/trainer_trl.py --output benchmarks/results/trainer_trl.json
 	.venv-verl/bin/python benchmarks/peers_verl.py --output benchmarks/results/peers_verl.json
 
 snapshot: .venv/installed  ## Accept the present public API as the one that tests compare with.

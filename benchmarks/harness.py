@@ -55,9 +55,9 @@ def time_side_by_side(candidates: dict[str, Callable[[], object]], *, rounds: in
 def extra_memory(function: Callable[[], object]) -> int:
     """Bytes by which a call raises this process's peak of resident memory above what it was before (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     function()
-    return _status("VmHWM") - before
+    return status_bytes("VmHWM") - before
 
 
 def machine() -> dict[str, Any]:
@@ -122,7 +122,8 @@ def publish(rows: Sequence[Row], output: Path | None) -> None:
         output.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def _status(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """This process's `VmRSS`, memory that is resident, or `VmHWM`, the most that ever was (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024

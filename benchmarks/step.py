@@ -1,39 +1,70 @@
-"""What CLIPO costs in a step of the demo: `python benchmarks/step.py [--steps 40]`.
+"""Where a step of the demo goes: `python benchmarks/step.py [--rounds 40] [--config FILE.yaml] [--output FILE.json]`.
 
-Trains the demo and reads the trainer's own stop-watches. The contrastive part is pooling, head, loss, reward and
-advantages; it should be at most 5 % of a step.
+Trains with stop-watches around what the trainer calls, and shows the median of each part next to that of a whole step.
+The contrastive part is pooling, head, loss, reward and advantages; it should be at most 5 % of a step.
 """
 
-import argparse
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from harness import arguments_parser, publish, timed
 
 from clipo_train.config.files import load_config
 from clipo_train.report import load_metrics
 from clipo_train.trainer import Trainer
 
-LIMIT = 0.05
+WARM_UP = 2
+LIMITS = {"contrastive": 0.05}
+DEMO = Path(__file__).parents[1] / "examples" / "configs" / "demo.yaml"
+
+
+def charge(trainer: Trainer, owner: Any, name: str, part: str) -> None:
+    """Charges calls of a method to a part of the trainer's clock."""
+    method: Callable[..., Any] = getattr(owner, name)
+
+    def charged(*arguments: Any, **named: Any) -> Any:
+        with trainer.clock(part):
+            return method(*arguments, **named)
+
+    setattr(owner, name, charged)
+
+
+def step_parts(config: Path, steps: int) -> dict[str, float]:
+    """Median seconds of each part of a step, and of the whole as `step`."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["--run_dir", f"{folder}/run", "--steps", str(steps), "--evaluation.every", "0"]
+        trainer = Trainer(load_config(config, arguments))
+        charge(trainer, trainer.accelerator, "backward", "backward")
+        charge(trainer, trainer.accelerator, "clip_grad_norm_", "optimizer")
+        charge(trainer, trainer.learner.optimizer, "step", "optimizer")
+        charge(trainer, trainer.learner.optimizer, "zero_grad", "optimizer")
+        charge(trainer, trainer.engine, "sync", "sync")
+        trainer.train()
+        rows = load_metrics(Path(folder) / "run")[1 + WARM_UP :]
+    seconds = {
+        name.removeprefix("time/"): statistics.median(row[name] for row in rows)
+        for name in rows[0]
+        if name.startswith("time/")
+    }
+    update, whole = seconds.pop("update"), seconds.pop("step")
+    seconds["forward and loss"] = update - seconds["backward"] - seconds["optimizer"] - seconds["sync"]
+    seconds["rest"] = whole - sum(seconds.values())
+    return seconds | {"step": whole}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=40)
-    steps = parser.parse_args().steps
-    demo = Path(__file__).parents[1] / "examples" / "configs" / "demo.yaml"
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = ["--run_dir", f"{folder}/run", "--steps", str(steps), "--evaluation.every", "0"]
-        Trainer(load_config(demo, arguments)).train()
-        rows = load_metrics(Path(folder) / "run")[2:]  # the first step warms up
-    parts = [name for name in rows[0] if name.startswith("time/") and name != "time/step"]
-    step = statistics.median(row["time/step"] for row in rows)
-    print(f"median of {len(rows)} steps: {1000 * step:.1f} ms")
-    for name in parts:
-        seconds = statistics.median(row[name] for row in rows)
-        print(f"  {name:20} {1000 * seconds:7.2f} ms  {100 * seconds / step:5.1f} %")
-    share = statistics.median(row["time/contrastive"] / row["time/step"] for row in rows)
-    met = "met" if share <= LIMIT else "MISSED"
-    print(f"contrastive share {100 * share:.1f} %, wanted at most {100 * LIMIT:.0f} %: {met}")
+    parser = arguments_parser(__doc__, rounds=40)
+    parser.add_argument("--config", type=Path, default=DEMO)
+    arguments = parser.parse_args()
+    parts = step_parts(arguments.config, arguments.rounds)
+    whole = parts.pop("step")
+    rows = [
+        timed(f"{part} / step of {arguments.config.stem}", own, whole, LIMITS.get(part)) for part, own in parts.items()
+    ]
+    publish(rows, arguments.output)
 
 
 if __name__ == "__main__":

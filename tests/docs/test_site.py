@@ -53,6 +53,14 @@ def test_every_test_that_a_page_names_exists() -> None:
     assert {(file, code) for file, code in wanted if code not in tests.get(file, "")} == set()
 
 
+def test_every_metric_has_a_formula_and_what_is_healthy(site: Path) -> None:
+    page = (site / "metrics" / "index.html").read_text()
+    table = page[page.index("<tbody>") : page.index("</tbody>")]
+    rows = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr>")[1:]]
+    assert len(rows) > 40
+    assert [row for row in rows if len(row) != 4 or not all(row)] == []
+
+
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for path in site.rglob("*.html"):
         fetched = re.findall(r'<(?:script|link|img|iframe)\b[^>]*(?:src|href)="(https?://[^"]+)"', path.read_text())
