@@ -46,9 +46,9 @@ def test_a_configuration_of_clipo_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("clipo", "message"),
     [
-        ({"weight": -1}, r"^clipo.weight: input should be greater than or equal to 0, got -1$"),
+        ({"weight": -1}, r"^clipo.weight: wanted greater than or equal to 0, got -1$"),
         ({"lambda": 1}, r"^clipo.lambda: wanted a field of the configuration, got this unknown one$"),
-        ("weight", r"^clipo: input should be a dictionary or an instance of ClipoConfig, got 'weight'$"),
+        ("weight", r"^clipo: wanted a dictionary or an instance of ClipoConfig, got 'weight'$"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(clipo: Any, message: str) -> None:
