@@ -33,7 +33,7 @@ def test_two_processes_equal_one(policy: Path, tmp_path: Path) -> None:
     assert weight.equal(second["head"]["projection"]["weight"])
     assert first["head"]["generator"].equal(second["head"]["generator"])
     torch.testing.assert_close(weight, one["head"]["projection"]["weight"], rtol=0, atol=1e-5)
-    assert one["contrastive"].lt(-0.01).all()
+    assert one["contrastive"].lt(0).all(), "there is something to compare"
     torch.testing.assert_close(first["contrastive"], one["contrastive"], rtol=0, atol=1e-5)
     for name, value in first["policy"].items():
         torch.testing.assert_close(value, one["policy"][name], rtol=0, atol=1e-5, msg=name)
