@@ -18,16 +18,14 @@ those in `.pt` are read by `torch.load(..., weights_only=True)`.
 import json
 import logging
 import pickle
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import yaml
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -49,6 +47,7 @@ from clipo_train.learner import Learner
 from clipo_train.lora import add_lora, save_policy
 from clipo_train.parallel import gather_list
 from clipo_train.policy import load_policy
+from clipo_train.random_state import random_state, restore_random_states
 
 _PREFIX = "step-"
 _WEIGHTS = Path("policy", "model.safetensors")
@@ -91,7 +90,7 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
     optimizer = None
     if learner.optimizer.state:  # none before its first step; asked for it, it would take one
         optimizer = get_optimizer_state_dict(learner.model, learner.optimizer, options=options)
-    states = gather_list([_random_state()], accelerator)
+    states = gather_list([random_state()], accelerator)
     if accelerator.is_main_process:
         with whole_folder(config.run_dir / "checkpoints" / f"{_PREFIX}{position.step:08d}") as folder:
             _write_policy(folder / "policy", learner, weights)
@@ -145,6 +144,8 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
     """
     checkpoints = _complete(learner.config.run_dir)
     if not checkpoints:
+        if learner.accelerator.is_main_process:
+            _log.warning("resume: no checkpoint in %r yet: the run begins", str(learner.config.run_dir))
         return None
     latest = checkpoints[-1]
     with _readable(latest):
@@ -154,7 +155,8 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
         _restore(latest, learner)
         if head is not None:
             head.load_state_dict(_read(latest / "head.pt"))
-        _restore_random_state(_read(latest / "random.pt"), learner, position.step)
+        seed = learner.config.seed + position.step
+        restore_random_states(_read(latest / "random.pt"), learner.accelerator, seed=seed)
     if learner.accelerator.is_main_process:
         _tidy(learner.config)
     return position
@@ -277,31 +279,3 @@ def _restore(checkpoint: Path, learner: Learner) -> None:
         optimizer = state["optimizer"] if learner.accelerator.is_main_process else {}
         set_optimizer_state_dict(learner.model, learner.optimizer, optimizer, options=options)
     learner.scheduler.load_state_dict(state["schedule"])
-
-
-# Random states.
-
-
-def _random_state() -> dict[str, Any]:
-    numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - the state is the process's
-    numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _restore_random_state(states: list[dict[str, Any]], learner: Learner, step: int) -> None:
-    processes = learner.accelerator.num_processes
-    if len(states) != processes:
-        _log.warning(
-            "resume: wanted the checkpoint's %d processes, got %d: the run goes on, but to other numbers",
-            *(len(states), processes),
-        )
-        set_seed(learner.config.seed + step, device_specific=True)
-        return
-    state = states[learner.accelerator.process_index]
-    random.setstate(state["python"])
-    state["numpy"]["state"]["key"] = state["numpy"]["state"]["key"].numpy()
-    np.random.set_state(state["numpy"])  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"])

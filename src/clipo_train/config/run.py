@@ -134,7 +134,7 @@ class EvaluationConfig:
     max_new_tokens: Count | None = None
     """Tokens a response may have at most; `rollout.max_new_tokens` when not given."""
     batch_size: Count = 256
-    """Completions generated at once."""
+    """Completions that a process generates at once."""
     verifier: str | None = None
     """As `data.verifier`, which is taken when this is not given."""
 
@@ -183,7 +183,7 @@ class TrainConfig:
     """Fields that are not given are a method's: `grpo`, `dr_grpo`, `dapo`, `gspo` or `gmpo`, by its paper's numbers, or
     with CLIPO: `grpo+clipo` and so on. The file and the command line win over it."""
     resume: CliImplicitFlag[bool] = False
-    """Go on from the latest checkpoint in `run_dir`."""
+    """Go on from the latest checkpoint in `run_dir`, or begin where there is none yet."""
     steps: Count = 40
     """Batches of rollouts."""
     seed: Seed = 0
