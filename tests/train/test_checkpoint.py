@@ -128,6 +128,15 @@ def test_steps_evaluation_and_logging_may_change(run: Path) -> None:
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
 
 
+def test_a_run_without_a_checkpoint_begins_and_says_so(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = load_file(run / "final" / "model.safetensors")
+    shutil.rmtree(run / "checkpoints")
+    assert resume(run) == 0
+    assert caplog.messages == [f"resume: no checkpoint in {str(run)!r} yet: the run begins"]
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
+    assert all(value.equal(expected[name]) for name, value in load_file(run / "final" / "model.safetensors").items())
+
+
 def test_another_number_of_processes_is_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = run / "checkpoints" / "step-00000002" / "random.pt"
     torch.save(torch.load(path, weights_only=True) * 2, path)
