@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-peers test-trl test-verl test-vllm lint types docs serve-docs bench bench-peers snapshot clean help
+.PHONY: demo demo-words test test-deep test-peers test-trl test-verl test-vllm test-site lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ test-verl: .venv-verl/installed  ## The same numbers as verl, and CLIPO inside i
 
 test-vllm: .venv-vllm/installed  ## The trainer with a real vLLM on a CPU, in .venv-vllm.
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines
+
+test-site: .venv/installed  ## Every page of the docs in a real browser; needs Debian's chromium and chromium-driver.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/site
 
 lint: .venv/installed  ## ruff: lint and format.
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ def test_every_formula_is_rendered(site: Path) -> None:
 
 
 def test_the_paper_index_has_every_function_and_a_test_of_it(site: Path) -> None:
-    page = (site / "paper-index" / "index.html").read_text()
+    page = (site / "paper-index.html").read_text()
     functions = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
     assert {name for name in functions if f"#clipo_ops.{name}" not in page} == set()
     assert "Tests: </p>" not in page
@@ -54,7 +54,7 @@ def test_every_test_that_a_page_names_exists() -> None:
 
 
 def test_every_metric_has_a_formula_and_what_is_healthy(site: Path) -> None:
-    page = (site / "metrics" / "index.html").read_text()
+    page = (site / "metrics.html").read_text()
     table = page[page.index("<tbody>") : page.index("</tbody>")]
     rows = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in table.split("<tr>")[1:]]
     assert len(rows) > 40
