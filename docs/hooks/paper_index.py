@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from api_tests import calls, page_of, sources  # the hook beside this one
+
 ROOT = Path(__file__).parents[2]
 _MARKER = "<!-- paper index -->"
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 _ENTRY = re.compile(r"^::: clipo_ops\.(\w+)$", re.MULTILINE)
+_PAGES = {path.name: f"[`{path.name}`]({page_of(path)})" for path in sources()}
 
 
 class Entry(NamedTuple):
@@ -23,7 +26,7 @@ class Entry(NamedTuple):
     tests: list[str]
 
     def __str__(self) -> str:
-        tests = ", ".join(f"`{test}`" for test in self.tests)
+        tests = ", ".join(_PAGES.get(test, f"`{test}`") for test in self.tests)
         link = f"[`{self.name}`](api/{self.page}#clipo_ops.{self.name})"
         return f"{link}: {self.source}\n\n$${self.equation}$$\n\nTests: {tests}\n"
 
@@ -52,9 +55,7 @@ def entries() -> Iterator[Entry]:
         for name in _ENTRY.findall(page.read_text(encoding="utf-8")):
             if name in docstrings:
                 text = docstrings[name]
-                short = re.sub("_(advantages|loss)$", "", name)  # as tests over a family of functions name them
-                calls = re.compile(rf'\b{name}\b|"{short}"')
-                callers = [test for test, code in tests.items() if test not in shared and calls.search(code)]
+                callers = [test for test, code in tests.items() if test not in shared and calls(name, code)]
                 yield Entry(name, _first_equation(text), _source(text), page.name, callers)
 
 
