@@ -14,7 +14,7 @@ mpl.rcParams.update({f"{part}.color": grey for part in ("text", "xtick", "ytick"
 mpl.rcParams.update({"axes.edgecolor": grey, "axes.labelcolor": grey, "svg.fonttype": "none", "svg.hashsalt": "demo"})
 mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
 
-figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+figure = Figure(figsize=(5.6, 3), layout="constrained")
 lines = {
     "right answers, held out": "eval/heldout/accuracy",
     "right in every step, held out": "eval/heldout/process_accuracy",

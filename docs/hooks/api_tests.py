@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 _ENTRY = re.compile(r"^::: clipo_ops\.(\w+)$", re.MULTILINE)
+_NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 _OVER_ALL = {"test_api.py", "test_compile.py", "test_errors.py", "test_fake.py", "test_table.py", "test_site.py"}
 
 
@@ -38,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Called by mkdocs with every page's text."""
     if not page.file.src_uri.startswith("api/"):
-        return markdown
+        return _NAMED.sub(_named, markdown)
     return _ENTRY.sub(lambda match: f"{match[0]}\n\n{tests_of(match[1])}", markdown)
 
 
@@ -53,6 +54,13 @@ def page_of(path: Path) -> str:
     return path.relative_to(ROOT).with_suffix(".md").as_posix()
 
 
+def _named(match: re.Match[str]) -> str:
+    """A test that a page names, in words; a link where its source has a page."""
+    file, name = match[1], match[2]
+    found = next((test for test in _definitions() if (test.path.name, test.name) == (file, name)), None)
+    return f"{_link(found, name, above='') if found else _words(name)} <small>{file}</small>"
+
+
 def tests_of(name: str) -> str:
     """A name's tests as a list that opens, the oracle first."""
     found = _definitions()
@@ -61,9 +69,7 @@ def tests_of(name: str) -> str:
         return ""
     oracles = [oracle for oracle in found if oracle.path.parent.name == "oracles" and oracle.name == name]
     items = [f"<li>{_link(oracle, 'The oracle: the equation as loops, in float64')}</li>" for oracle in oracles]
-    for test in tests:
-        words = test.name.removeprefix("test_").replace("_", " ")
-        items.append(f"<li>{_link(test, words)} <small>{test.path.name}</small></li>")
+    items += [f"<li>{_link(test, test.name)} <small>{test.path.name}</small></li>" for test in tests]
     summary = f"<summary>Tests of {name}: {len(tests)}</summary>"
     return f'<details class="tests">{summary}<ul>{"".join(items)}</ul></details>\n'
 
@@ -113,6 +119,11 @@ def _expanded(code: str, constants: dict[str, str]) -> str:
     return code + "".join("\n" + _expanded(constants[name], left) for name in used)
 
 
-def _link(test: Definition, text: str) -> str:
+def _link(test: Definition, name: str, *, above: str = "../") -> str:
     page = Path(page_of(test.path)).with_suffix(".html")
-    return f'<a href="../{page}#__span-0-{test.line}">{html.escape(text)}</a>'
+    return f'<a href="{above}{page}#__span-0-{test.line}">{html.escape(_words(name))}</a>'
+
+
+def _words(name: str) -> str:
+    """The sentence that a test's name is."""
+    return name.removeprefix("test_").replace("_", " ")

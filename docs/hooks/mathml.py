@@ -2,10 +2,12 @@
 
 import html
 import re
+from itertools import cycle
 from typing import Any
 
 from latex2mathml.converter import convert
 
+_BAR = re.compile(r"<mo[^>]*>(&#x0007C;|&#x02016;)</mo>")
 _TEX = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -16,4 +18,10 @@ def on_page_content(page_html: str, **_: Any) -> str:
 
 def _mathml(match: re.Match[str]) -> str:
     kind, tex = match[2], html.unescape(match[3]).strip()
-    return convert(tex, display="block" if kind == "[" else "inline")
+    return _fenced(convert(tex, display="block" if kind == "[" else "inline"))
+
+
+def _fenced(math: str) -> str:
+    """Bars as pairs around what stands between them: a browser takes them for relations, with space on either side."""
+    forms = cycle(("prefix", "postfix"))
+    return _BAR.sub(lambda bar: f'<mo stretchy="false" form="{next(forms)}">{bar[1]}</mo>', math)
