@@ -59,7 +59,7 @@ lint: .venv/installed  ## ruff: lint and format.
 types: .venv/installed  ## mypy --strict.
 	$(BIN)/mypy
 
-docs: .venv/installed  ## Build the site strictly, into site/.
+docs: .venv/installed  ## Build the site strictly; open site/index.html, no server is needed.
 	$(BIN)/mkdocs build --strict --quiet
 
 serve-docs: .venv/installed  ## The site at http://127.0.0.1:8000, rebuilt on change.

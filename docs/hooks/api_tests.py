@@ -28,6 +28,7 @@ class Definition(NamedTuple):
 
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     """Called by mkdocs: adds a page with the source of each file of tests."""
+    _definitions.cache_clear()
     for path in sources():
         name, code = path.relative_to(ROOT), path.read_text(encoding="utf-8")
         text = f"---\nsearch: {{exclude: true}}\n---\n# {path.name}\n\n`{name}`\n\n```python\n{code}```\n"

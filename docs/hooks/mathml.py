@@ -7,7 +7,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-_BAR = re.compile(r"<mo[^>]*>(&#x0007C;|&#x02016;)</mo>")
+_BAR = re.compile(r'<mo(?: stretchy="false")?>(&#x0007C;|&#x02016;)</mo>')
 _TEX = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
 

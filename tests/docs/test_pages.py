@@ -62,6 +62,13 @@ def test_fields_that_pages_name_exist() -> None:
     assert {f"{section}.{field}" for section, field in named if field not in configs[section].__annotations__} == set()
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"])
+def test_links_of_what_is_read_without_the_site_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("https://")]
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
 def test_the_pictures_of_the_method_are_what_the_script_draws(tmp_path: Path) -> None:
     runpy.run_path(str(DOCS / "figures" / "method.py"))["main"](tmp_path)
     drawn = sorted(tmp_path.glob("*.svg"))
