@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import get_scheduler
 
-from clipo_ops import aggregate_denominator, mean_pool
+from clipo_ops import aggregate_denominator
 from clipo_train.config import TrainConfig
 from clipo_train.folders import whole_folder
 from clipo_train.lora import add_lora, save_adapters, save_policy, without_lora
@@ -31,13 +31,17 @@ class Scores(NamedTuple):
         logprobs: Of the response tokens, under the policy that sampled them.
         entropy: Of that policy at each response token.
         ref_logprobs: As `logprobs`, under the reference policy; None without one.
-        pooled: Each response's mean of the last hidden states; None unless asked for.
+        pooled: What was asked for of each response's last hidden states, or None.
     """
 
     logprobs: Float[Tensor, "rollouts tokens"]
     entropy: Float[Tensor, "rollouts tokens"]
     ref_logprobs: Float[Tensor, "rollouts tokens"] | None
-    pooled: Float[Tensor, "rollouts hidden"] | None
+    pooled: Float[Tensor, "rollouts ..."] | None
+
+
+Pool: TypeAlias = Callable[[Float[Tensor, "rollouts tokens hidden"], Generation], Float[Tensor, "rollouts ..."] | None]
+"""Makes one tensor per rollout of the last hidden states of its response, or None where none is needed."""
 
 
 class Learner:
@@ -83,7 +87,7 @@ class Learner:
         self.model, self.optimizer, self.scheduler = accelerator.prepare(self.policy, optimizer, scheduler)
 
     @torch.no_grad()
-    def score(self, generation: Generation, *, pool: bool) -> Scores:
+    def score(self, generation: Generation, *, pool: Pool | None = None) -> Scores:
         """One forward over the rollouts: log-probabilities (also the reference's), entropy, pooled hidden states."""
         self.model.eval()
         order = generation.response_mask.sum(1).argsort()
@@ -97,7 +101,7 @@ class Learner:
         ]
         return Scores(*columns)
 
-    def _score(self, part: Generation, width: int, *, pool: bool) -> Scores:
+    def _score(self, part: Generation, width: int, *, pool: Pool | None) -> Scores:
         temperature = self.config.rollout.temperature
         missing = (0, width - part.response_mask.shape[1])
         with self.clock("score"):
@@ -108,7 +112,7 @@ class Learner:
                 for values in (scores.logprobs, scores.entropy, reference)
             ]
         with self.clock("contrastive"):
-            columns.append(mean_pool(scores.hidden, part.response_mask) if pool else None)
+            columns.append(None if pool is None else pool(scores.hidden, part))
         return Scores(*columns)
 
     def _reference_logprobs(self, part: Generation) -> Tensor:

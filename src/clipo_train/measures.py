@@ -1,8 +1,9 @@
 """What a step's rollouts were like: numbers to log, and samples to look at."""
 
 import torch
+from torch import Tensor
 
-from clipo_ops import aggregate
+from clipo_ops import aggregate, process_gap
 from clipo_train.collector import informative
 from clipo_train.evaluation import summarize
 from clipo_train.learner import Scores
@@ -26,8 +27,31 @@ def describe(rollouts: Rollouts, scores: Scores, credit: Credit) -> dict[str, fl
         "reward/kl": float(credit.kl.mean()),
         "reward/total": float(total.mean()),
         "groups/degenerate": float(constant.float().mean()),
+        "advantage/nonzero": float((credit.advantages != 0).float().mean()),
+        "advantage/negative_among_right": _share(credit.advantages < 0, rollouts.success),
         "policy/entropy": float(aggregate(scores.entropy, generation.response_mask)),
     }
+
+
+def describe_process(rollouts: Rollouts, credit: Credit) -> dict[str, float]:
+    """Whether the contrastive reward tells right from wrong reasoning.
+
+    Nothing without such a reward, or where the verifier does not judge the reasoning.
+    """
+    process = [verdict.process for verdict in rollouts.verdicts]
+    if None in process or not credit.contrastive.any():
+        return {}
+    judged = torch.tensor(process, device=credit.contrastive.device)
+    gap = process_gap(credit.contrastive, rollouts.success, judged, rollouts.groups)
+    return {
+        "contrastive/process_gap": float(gap.mean_gap),
+        "contrastive/process_auc": float(gap.auc),
+    }
+
+
+def _share(of: Tensor, among: Tensor) -> float:
+    """NaN where there is none."""
+    return float((of & among).sum() / among.sum())
 
 
 def sample_rows(step: int, rollouts: Rollouts, credit: Credit, count: int) -> list[dict[str, object]]:

@@ -30,7 +30,6 @@ from clipo_ops import (
     vespo_surrogate,
 )
 from clipo_train.config import LossConfig, TrainConfig
-from clipo_train.head import ClipoHead
 from clipo_train.rollout import Rollouts
 
 
@@ -56,14 +55,13 @@ class Credit(NamedTuple):
 
 def assign_credit(
     rollouts: Rollouts,
-    pooled: Float[Tensor, "rollouts hidden"] | None,
-    head: ClipoHead | None,
+    contrastive: Float[Tensor, " rollouts"],
     config: TrainConfig,
     *,
     logprobs: Float[Tensor, "rollouts tokens"],
     ref_logprobs: Float[Tensor, "rollouts tokens"] | None,
 ) -> Credit:
-    r"""Rewards, as advantages over their group. Takes one step of the head.
+    r"""Rewards, as advantages over their group.
 
     $$R_i = r_i + c_i + o_i - \beta \sum_t \text{KL}_{it}$$
 
@@ -72,16 +70,13 @@ def assign_credit(
 
     Args:
         rollouts: Judged.
-        pooled: Hidden states for the head, one vector per rollout; None without one.
-        head: Or None without CLIPO.
+        contrastive: Contrastive rewards; zeros without CLIPO.
         config: The run.
         logprobs: Under the policy that sampled.
         ref_logprobs: Under the reference policy, or None.
     """
     outcome, groups, mask = rollouts.outcome, rollouts.groups, rollouts.generation.response_mask
-    contrastive, overlong, kl = (torch.zeros_like(outcome) for _ in range(3))
-    if head is not None and pooled is not None:
-        contrastive = head.step(pooled, rollouts.success, groups)
+    overlong, kl = torch.zeros_like(outcome), torch.zeros_like(outcome)
     lengths, limit = mask.sum(1), config.rollout.max_new_tokens
     if config.reward.overlong_buffer > 0:
         buffer = max(1, round(config.reward.overlong_buffer * limit))

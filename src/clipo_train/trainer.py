@@ -4,9 +4,13 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
+from jaxtyping import Float
+from torch import Tensor
 
+from clipo_ops import mean_pool
 from clipo_train.checkpoint import Position, check_unchanged, load_checkpoint, save_checkpoint
 from clipo_train.collector import Collector, derived_seed
 from clipo_train.config import TrainConfig
@@ -16,12 +20,13 @@ from clipo_train.errors import ConfigError
 from clipo_train.evaluation import load_evaluator
 from clipo_train.folders import check_run_dir, write_whole
 from clipo_train.head import ClipoHead
-from clipo_train.learner import Learner
-from clipo_train.measures import describe, sample_rows
+from clipo_train.learner import Learner, Scores
+from clipo_train.measures import describe, describe_process, sample_rows
 from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar, require_trackers
 from clipo_train.objective import assign_credit
 from clipo_train.policy import EncodedExample, encode_prompts
 from clipo_train.report import write_report
+from clipo_train.rollout import Generation, Rollouts
 from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
 from clipo_train.verifiers import load_verifier
@@ -30,14 +35,17 @@ from clipo_train.verifiers import load_verifier
 class Trainer:
     """Trains a policy by GRPO, with CLIPO's contrastive reward if `config.clipo.enabled`.
 
+    `contrastive_rewards` and `pool` are what a subclass changes to train by a reward of its own.
+
     Args:
         config: The run. Its folder is created by `train`, not before.
+        show_progress: Draw a progress bar.
 
     Raises:
         ConfigError: Anything in the configuration that cannot work, or a run folder that must not be overwritten.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, show_progress: bool = True) -> None:
         self.config = config
         check_run_dir(config.run_dir, resume=config.resume)
         if config.resume:
@@ -51,7 +59,7 @@ class Trainer:
         self._check_shares()
         set_seed(config.seed, device_specific=True)
         self.clock = Stopwatch(self.accelerator.device)
-        self.progress = progress_bar(visible=self.accelerator.is_main_process)
+        self.progress = progress_bar(visible=show_progress and self.accelerator.is_main_process)
         with self.progress:
             self._load_model()
         examples = self._load_data()
@@ -81,7 +89,7 @@ class Trainer:
         config = self.config
         with self.verifier, closing(self.engine), self.progress:
             self._open_run_dir()
-            if self.step == 0:
+            if self.step == 0 and config.evaluation.initial:
                 self.metrics.log(0, self.evaluator.run(self.engine))
             task = self.progress.add_task("training", total=config.steps, completed=self.step, note="")
             while self.step < config.steps:
@@ -92,14 +100,14 @@ class Trainer:
                 if self._due(config.checkpoint.every):
                     save_checkpoint(self.learner, self.head, Position(self.step, self.collector.prompts))
                 self.progress.update(task, advance=1, note=_headline(metrics))
-        return self._finish()
+        return self.finish()
 
     def _step(self) -> dict[str, float]:
         """Rollouts, their credit, and a pass of updates over them."""
         self.step += 1
         with self.clock("step"):
             rollouts = self.collector.collect()
-            scores = self.learner.score(rollouts.generation, pool=self.head is not None)
+            scores = self.learner.score(rollouts.generation, pool=self.pool)
             gap = logprob_gap(rollouts.generation, scores.logprobs)
             if self.syncs <= 1:  # the weights it began with, and those of the first update
                 require_agreement(gap, self.config.rollout.logprob_tolerance)
@@ -107,8 +115,7 @@ class Trainer:
             with self.clock("contrastive"):
                 credit = assign_credit(
                     rollouts,
-                    scores.pooled,
-                    self.head,
+                    self.contrastive_rewards(rollouts, scores),
                     self.config,
                     logprobs=scores.logprobs,
                     ref_logprobs=scores.ref_logprobs,
@@ -122,9 +129,25 @@ class Trainer:
                     self.syncs += 1
         self.metrics.completions(sample_rows(self.step, rollouts, credit, self.config.logging.completions))
         sampled = {f"rollout/{name}": value for name, value in self.collector.metrics.items()}
-        contrastive = {} if self.head is None else self.head.metrics
-        named = {f"contrastive/{name}": value for name, value in contrastive.items()}
-        return describe(rollouts, scores, credit) | sampled | gap | named | update | self.clock.read()
+        named = {f"contrastive/{name}": value for name, value in self.contrastive_metrics().items()}
+        described = describe(rollouts, scores, credit) | describe_process(rollouts, credit)
+        return described | sampled | gap | named | update | self.clock.read()
+
+    def pool(
+        self, hidden: Float[Tensor, "rollouts tokens hidden"], generation: Generation
+    ) -> Float[Tensor, "rollouts ..."] | None:
+        """What `contrastive_rewards` gets as `scores.pooled`: the mean of each response's last hidden states."""
+        return None if self.head is None else mean_pool(hidden, generation.response_mask)
+
+    def contrastive_rewards(self, rollouts: Rollouts, scores: Scores) -> Float[Tensor, " rollouts"]:
+        """Added to the outcome rewards: the head's, after which it has taken a step; zeros without one."""
+        if self.head is None or scores.pooled is None:
+            return torch.zeros_like(rollouts.outcome)
+        return self.head.step(scores.pooled, rollouts.success, rollouts.groups)
+
+    def contrastive_metrics(self) -> dict[str, float]:
+        """What is logged of the step's contrastive rewards as `contrastive/...`: the head's own metrics."""
+        return {} if self.head is None else self.head.metrics
 
     def _due(self, every: int) -> bool:
         return self.step == self.config.steps or (every > 0 and self.step % every == 0)
@@ -192,7 +215,7 @@ class Trainer:
             self.metrics.rewind(-1 if position is None else position.step)
         accelerator.init_trackers(self.config.logging.project, flat_config(self.config))
 
-    def _finish(self) -> Path:
+    def finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
         self.learner.save(run_dir)

@@ -30,7 +30,7 @@ def rollouts() -> Rollouts:
 
 
 def credit(config: TrainConfig, logprobs: torch.Tensor = ZEROS, reference: torch.Tensor | None = None) -> Credit:
-    return assign_credit(rollouts(), None, None, config, logprobs=logprobs, ref_logprobs=reference)
+    return assign_credit(rollouts(), torch.zeros(4), config, logprobs=logprobs, ref_logprobs=reference)
 
 
 def test_the_overlong_penalty_is_of_the_reward_and_not_of_the_verdict() -> None:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from clipo_ops import mean_pool
 from clipo_train.config.files import load_config
 from clipo_train.learner import Learner, Scores
 from clipo_train.metrics import Stopwatch
@@ -44,7 +45,7 @@ def take(config_file: Callable[..., Path], warm: Path) -> Iterator[Callable[...,
                 if parameter.requires_grad:
                     parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
         batch = rollouts()
-        scores = learner.score(batch, pool=True)
+        scores = learner.score(batch, pool=lambda hidden, part: mean_pool(hidden, part.response_mask))
         advantages = torch.randn(ROLLOUTS, generator=generator.manual_seed(1))
         learner.model.train()
         credit = Credit(*[advantages] * len(Credit._fields))
@@ -123,7 +124,7 @@ def test_the_reference_is_scored_as_precisely_as_the_policy(take: Callable[..., 
     learner = take("--mixed_precision", "bf16").learner
     assert learner.reference is not None
     learner.policy.load_state_dict(learner.reference.state_dict())
-    scores = learner.score(rollouts(), pool=False)
+    scores = learner.score(rollouts())
     assert scores.ref_logprobs is not None
     mask = rollouts().response_mask
     assert scores.ref_logprobs[mask].equal(scores.logprobs[mask])

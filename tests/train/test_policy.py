@@ -122,7 +122,7 @@ def test_credit_without_a_head_is_plain_grpo() -> None:
     generation = Generation(*[torch.zeros(4, 1, dtype=torch.bool)] * 3, ["a"] * 4, torch.ones(4, dtype=torch.bool))
     verdicts = [Verdict(True, 1.0), Verdict(False, 0.0), Verdict(True, 1.0), Verdict(True, 1.0)]
     rollouts = Rollouts([Example("q", "a", "s")] * 4, generation, verdicts, group_size=2)
-    credit = assign_credit(rollouts, None, None, TrainConfig(), logprobs=torch.zeros(4, 1), ref_logprobs=None)
+    credit = assign_credit(rollouts, torch.zeros(4), TrainConfig(), logprobs=torch.zeros(4, 1), ref_logprobs=None)
     torch.testing.assert_close(credit.advantages, torch.tensor([0.5, -0.5, 0.0, 0.0]) * 2**0.5, atol=1e-5, rtol=0)
     assert isinstance(rollouts.groups, GroupLayout)
 

@@ -123,6 +123,8 @@ class EvaluationConfig:
     """Name -> source, as `data.train` and with the same `options` and `columns`; or source, options and columns."""
     every: Natural = 0
     """Steps between evaluations; 0 evaluates before and after training only."""
+    initial: bool = True
+    """Evaluate before training too."""
     limit: Count | None = 256
     """Examples of each set."""
     samples: Count = 1
