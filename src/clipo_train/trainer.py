@@ -35,7 +35,8 @@ from clipo_train.verifiers import load_verifier
 class Trainer:
     """Trains a policy by GRPO, with CLIPO's contrastive reward if `config.clipo.enabled`.
 
-    `contrastive_rewards` and `pool` are what a subclass changes to train by a reward of its own.
+    A subclass may change `contrastive_rewards` and `pool`, to train by a reward of its own, and `before_step`, `save`
+    and `finish`.
 
     Args:
         config: The run. Its folder is created by `train`, not before.
@@ -98,13 +99,14 @@ class Trainer:
                     metrics |= self.evaluator.run(self.engine)
                 self.metrics.log(self.step, metrics)
                 if self._due(config.checkpoint.every):
-                    save_checkpoint(self.learner, self.head, Position(self.step, self.collector.prompts))
+                    self.save()
                 self.progress.update(task, advance=1, note=_headline(metrics))
         return self.finish()
 
     def _step(self) -> dict[str, float]:
         """Rollouts, their credit, and a pass of updates over them."""
         self.step += 1
+        self.before_step()
         with self.clock("step"):
             rollouts = self.collector.collect()
             scores = self.learner.score(rollouts.generation, pool=self.pool)
@@ -132,6 +134,9 @@ class Trainer:
         named = {f"contrastive/{name}": value for name, value in self.contrastive_metrics().items()}
         described = describe(rollouts, scores, credit) | describe_process(rollouts, credit)
         return described | sampled | gap | named | update | self.clock.read()
+
+    def before_step(self) -> None:
+        """Nothing; for a subclass."""
 
     def pool(
         self, hidden: Float[Tensor, "rollouts tokens hidden"], generation: Generation
@@ -214,6 +219,10 @@ class Trainer:
             write_whole(run_dir / "config.yaml", dump_config(self.config))
             self.metrics.rewind(-1 if position is None else position.step)
         accelerator.init_trackers(self.config.logging.project, flat_config(self.config))
+
+    def save(self) -> None:
+        """A checkpoint."""
+        save_checkpoint(self.learner, self.head, Position(self.step, self.collector.prompts))
 
     def finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""

@@ -32,11 +32,28 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, suite: Mapping[str
     Raises:
         ConfigError: A missing or unreadable file, an unknown field or preset, a value of a wrong type or out of range.
     """
-    file, command_line = _read_yaml(path), _cli_values(overrides)
-    name = command_line.get("preset", file.get("preset"))
-    values = _merged([*([] if name is None else _preset(name)), file, suite or {}, command_line])
+    return read_fields([read_yaml(path), suite or {}, _cli_values(overrides)])
+
+
+def read_fields(layers: Sequence[Mapping[str, Any]]) -> TrainConfig:
+    """A configuration from fields, of which a later layer's win, and any layer's over those of a `preset`.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    values = merged(layers)
+    name = values.get("preset")
+    return validated(TrainConfig, merged([*([] if name is None else _preset(name)), values]))
+
+
+def validated(kind: type[Section], values: Mapping[str, Any]) -> Section:
+    """A configuration, or a section of one, from its fields.
+
+    Raises:
+        ConfigError: An unknown field, a value of a wrong type or out of range.
+    """
     try:
-        return TypeAdapter(TrainConfig).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from None
 
@@ -68,7 +85,7 @@ def dump_config(config: TrainConfig) -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Fields of all layers; a later one's wins, section by section."""
     values: dict[str, Any] = {}
     for layer in layers:
@@ -84,7 +101,7 @@ def _preset(name: Any) -> list[dict[str, Any]]:
     """A preset's layers."""
     if name not in PRESETS:
         raise ConfigError(f"preset: wanted one of {', '.join(PRESETS)}, got {name!r}")
-    return [_read_yaml(_PRESETS / f"{part}.yaml") for part in name.split("+")]
+    return [read_yaml(_PRESETS / f"{part}.yaml") for part in name.split("+")]
 
 
 def flat_config(config: TrainConfig) -> dict[str, str | bool | int | float]:
@@ -101,7 +118,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping.
+
+    Raises:
+        ConfigError: It is missing, unreadable, or no mapping.
+    """
     if not path.is_file():
         raise ConfigError(f"config: wanted a YAML file, got {str(path)!r}, which is not a file")
     try:

@@ -1,0 +1,1 @@
+"""Controlled studies: arms x seeds, paired by seed; see `clipo study`."""

@@ -1,0 +1,199 @@
+"""Runs what a study has not run yet, on all cores, and keeps every result as one line of JSON."""
+
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import as_completed
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+from clipo_train.errors import ConfigError
+from clipo_train.folders import check_can_create, write_whole
+from clipo_train.metrics import progress_bar
+from clipo_train.report import load_metrics
+from clipo_train.report.runs import Metrics
+from clipo_train.study.config import START, TEST_BED, Run, StudyConfig, model_path, plan_run, start_run
+
+RESULTS, MACHINE = "results.jsonl", "machine.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        arm: Its name, or `START`.
+        seed: Its seed.
+        settings: See `Run.settings`.
+        seconds: CPU time.
+        measures: Those of the study that the run has.
+    """
+
+    arm: str
+    seed: int
+    settings: str
+    seconds: float
+    measures: dict[str, float]
+
+
+def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]:
+    """Runs all arms with all seeds, seed by seed, but for those that the study's folder has results of.
+
+    Returns:
+        All results, old and new.
+
+    Raises:
+        ConfigError: The folder holds results of other settings, or cannot be written.
+    """
+    check_can_create(study.output, "output")
+    done = read_results(study.output)
+    _check_settings(study, done)
+    study.output.mkdir(parents=True, exist_ok=True)
+    write_whole(study.output / MACHINE, json.dumps(machine(), indent=1) + "\n")
+    _drop_torn_line(study.output / RESULTS)
+    have = {(result.arm, result.seed) for result in done}
+    runs = [plan_run(study, arm, seed) for seed in range(study.seeds) for arm in study.arms]
+    missing = [run for run in runs if (run.arm, run.seed) not in have]
+    starts = [start_run(study, seed) for seed in range(study.seeds)]
+    wanted = {run.seed for run in missing}
+    unmade = [
+        run for run in starts if (START, run.seed) not in have or (run.seed in wanted and not _has_first_policy(run))
+    ]
+    with progress_bar(visible=show_progress) as progress:
+        for name, planned, left in (("first policies", starts, unmade), ("runs", runs, missing)):
+            bar = progress.add_task(name, total=len(planned), completed=len(planned) - len(left), note="")
+            _run_all(left, study, have, (progress, bar))
+    return [result for result in read_results(study.output) if result.seed < study.seeds]
+
+
+def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]], shown: tuple[Progress, Any]) -> None:
+    if not runs:
+        return
+    from pebble import ProcessPool
+
+    progress, bar = shown
+    pool: Any = ProcessPool(study.workers, context=multiprocessing.get_context("spawn"), initializer=_prepare)
+    try:
+        futures: dict[Any, Run] = {pool.schedule(run_one, args=[run, study.measures]): run for run in runs}
+        for future in as_completed(futures):
+            run = futures[future]
+            try:
+                result = future.result()
+            except Exception as error:
+                error.add_note(f"in arm {run.arm}, seed {run.seed}")
+                raise
+            if (run.arm, run.seed) not in have:
+                with (study.output / RESULTS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(result)) + "\n")
+            progress.update(bar, advance=1, note=f"{run.arm}, seed {run.seed}: {result.seconds:.0f} CPU s")
+        pool.close()
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def run_one(run: Run, measures: Sequence[str]) -> Result:
+    """Trains an arm with a seed, or makes and evaluates a seed's first policy."""
+    from clipo_train.evaluation import evaluate
+    from clipo_train.study.trainer import StudyTrainer
+
+    start = time.process_time()
+    if run.folder.exists():  # an unfinished run left it
+        shutil.rmtree(run.folder)
+    if run.arm == START:
+        _save_first_policy(run)
+        metrics = [{"step": 0.0, **evaluate(run.config)}]
+    else:
+        StudyTrainer(run.config, run.reward).train()
+        metrics = load_metrics(run.folder)
+    found = {name: value for name in measures if (value := measure(metrics, name)) is not None}
+    return Result(run.arm, run.seed, run.settings, round(time.process_time() - start, 1), found)
+
+
+def measure(metrics: Metrics, name: str) -> float | None:
+    """A number of a run, to 6 digits: of an evaluation the last, of training the mean of the steps that have it."""
+    values = [row[name] for row in metrics if name in row]
+    if not values:
+        return None
+    return float(f"{values[-1] if name.startswith('eval/') else sum(values) / len(values):.6g}")
+
+
+def read_results(output: Path) -> list[Result]:
+    """The results in a folder; a line cut short by a kill is left out."""
+    path = output / RESULTS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [Result(**json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def machine() -> dict[str, str | int]:
+    """Where the study runs."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines: Iterable[str] = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else ()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
+
+
+def _has_first_policy(run: Run) -> bool:
+    return run.config.model.path != TEST_BED or Path(model_path(run), "tokenizer.json").is_file()
+
+
+def _save_first_policy(run: Run) -> None:
+    if run.config.model.path == TEST_BED:
+        from clipo_train.testbed.warm_start import warm_start
+
+        model, tokenizer = warm_start(run.seed)
+        model.save_pretrained(model_path(run))
+        tokenizer.save_pretrained(model_path(run))
+
+
+def _check_settings(study: StudyConfig, results: Sequence[Result]) -> None:
+    for result in results:
+        if result.arm == START:
+            run = start_run(study, result.seed)
+        elif result.arm in study.arms:
+            run = plan_run(study, result.arm, result.seed)
+        else:
+            continue
+        if run.settings != result.settings:
+            raise ConfigError(
+                f"output: wanted a folder for results of these settings of {result.arm!r}, got "
+                f"{str(study.output)!r}, which has others of them"
+            )
+
+
+def _drop_torn_line(path: Path) -> None:
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_whole(path, "".join(line for line in lines if line.endswith("\n")))
+
+
+def _prepare() -> None:
+    """A worker has one thread and ends with its study."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
