@@ -1,4 +1,4 @@
-"""The `clipo` command: train, eval, report, export, verify-data."""
+"""The `clipo` command: train, eval, report, study, export, verify-data."""
 
 import argparse
 import dataclasses
@@ -22,6 +22,8 @@ usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
                                                       its evaluation sets or one of the paper's suites
        clipo report RUN                               write RUN/report.html anew
        clipo report RUN RUN ... [--output FILE.html]  compare runs on one page, comparison.html when not given
+       clipo study STUDY.yaml [--output FOLDER] [--seeds N] [--workers N]
+                                                      run what is missing of arms x seeds, and write FOLDER/study.html
        clipo export RUN OUT [--step N]                write the policy of a checkpoint, the latest if no step is given,
                                                       as a Hugging Face folder
        clipo verify-data SOURCE ... [--verifier NAME] [--timeout SECONDS] [--limit ROWS]
@@ -54,6 +56,7 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         "train": (_train, "config: wanted CONFIG.yaml"),
         "eval": (_eval, "run: wanted RUN or CONFIG.yaml"),
         "report": (_report, "run: wanted RUN"),
+        "study": (_study, "study: wanted STUDY.yaml"),
         "export": (_export, "run: wanted RUN"),
         "verify-data": (_verify_data, "data: wanted SOURCE"),
     }
@@ -133,6 +136,22 @@ def _report(arguments: Sequence[str]) -> None:
     else:
         path = write_comparison(runs, given.output or Path("comparison.html"))
     sys.stdout.write(f"{path}\n")
+
+
+def _study(arguments: Sequence[str]) -> None:
+    given, rest = _options(arguments[1:], output=str, seeds=int, workers=int)
+    _no_more(rest)
+    from clipo_train.study.config import load_study
+
+    study = load_study(Path(arguments[0]), vars(given))
+    from clipo_train.study.analysis import analyse
+    from clipo_train.study.page import study_table, write_study
+    from clipo_train.study.runner import run_study
+
+    _quiet()
+    results = run_study(study)
+    Console().print(study_table(study, analyse(study, results)))
+    sys.stdout.write(f"{write_study(study)}\n")
 
 
 def _export(arguments: Sequence[str]) -> None:

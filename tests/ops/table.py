@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 import clipo_ops
-from clipo_ops import GroupLayout
+from clipo_ops import GroupLayout, experimental
+
+PUBLIC: dict[str, Any] = {
+    name: getattr(module, name) for module in (clipo_ops, experimental) for name in module.__all__
+}
 
 
 class Case(NamedTuple):
@@ -21,7 +25,7 @@ class Case(NamedTuple):
 
     @property
     def function(self) -> Any:
-        return getattr(clipo_ops, self.op)
+        return PUBLIC[self.op]
 
     def inputs(self, dtype: torch.dtype = torch.float32, rollouts: int = 12) -> dict[str, Any]:
         """Tensor arguments by keyword; random, the same ones at every call."""
@@ -77,6 +81,8 @@ CASES = [
         reduction="none",
     ),
     case("contrastive_anchors", "success groups=layout"),
+    case("consensus_reward", "states success groups=layout"),
+    case("consensus_reward", "states success=two_correct groups=ordered", gate=0.5),
     case("contrastive_anchors", "success groups=ordered"),
     case("contrastive_anchors", "success groups=ids"),
     case("contrastive_anchors", "success groups=ids", scope="cross"),
@@ -218,6 +224,7 @@ def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
     return {
         "hidden": normal(rollouts, length, 13),
         "mask": mask,
+        "states": normal(rollouts, 11, 13),
         "logprobs": -normal(rollouts, length).abs(),
         "old_logprobs": -normal(rollouts, length).abs(),
         "ref_logprobs": -normal(rollouts, length).abs(),

@@ -13,9 +13,9 @@ from clipo_ops import GroupLayout
 
 from . import oracles
 from .helpers import ALL_FLOATS
-from .table import CASES, EAGER_CASES, Case
+from .table import CASES, EAGER_CASES, PUBLIC, Case
 
-FUNCTIONS = {name for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))}
+FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
 # A ratio of half-precision log-probabilities needs float32.
 FLOAT32_FOR_HALF = {"log_ratio", "linear_token_logprobs"} | {
     name for name in FUNCTIONS if name.endswith("_loss") and name != "contrastive_loss"
@@ -103,6 +103,7 @@ NO_GRADIENT = {
     "clamp_fraction",
     "clip_fraction",
     "contrastive_anchors",
+    "consensus_reward",
     "contrastive_reward",
     "degenerate_fraction",
     "effective_sample_size",

@@ -14,7 +14,9 @@ import clipo_ops
 from clipo_ops import GroupLayout
 from clipo_ops._typing import require, shaped
 
-FUNCTIONS = [getattr(clipo_ops, name) for name in clipo_ops.__all__ if inspect.isfunction(getattr(clipo_ops, name))]
+from .table import PUBLIC
+
+FUNCTIONS = [value for value in PUBLIC.values() if inspect.isfunction(value)]
 
 
 @shaped

@@ -12,7 +12,7 @@ class Case(NamedTuple):
 
 TRAIN, RESUME, EVAL = "train config.yaml", "train config.yaml --run_dir done --steps 4 --resume", "eval config.yaml"
 COMMAND_LINE = [
-    Case("trane", "command: wanted one of train, eval, report, export, verify-data, got 'trane'"),
+    Case("trane", "command: wanted one of train, eval, report, study, export, verify-data, got 'trane'"),
     Case("train", "config: wanted CONFIG.yaml after train, got nothing"),
     Case("train --steps", "config: wanted CONFIG.yaml after train, got '--steps'"),
     Case(f"{TRAIN} --steps", "--steps: wanted a value, got none"),
@@ -23,6 +23,9 @@ COMMAND_LINE = [
     Case(f"{EVAL} --suite", "--suite: wanted a value, got none"),
     Case("report done --open", "--open: wanted nothing more, got this"),
     Case("report notes", "run: wanted a folder with a metrics.jsonl of at least one line, got 'notes'"),
+    Case("study", "study: wanted STUDY.yaml after study, got nothing"),
+    Case("study nope.yaml", "config: wanted a YAML file, got 'nope.yaml', which is not a file"),
+    Case("study list.yaml --seeds few", "--seeds: wanted a value of type int, got 'few'"),
     Case("export done", "out: wanted a new folder after RUN, got nothing"),
     Case("export done out more", "more: wanted nothing more, got this"),
     Case("export done out --step two", "--step: wanted a value of type int, got 'two'"),

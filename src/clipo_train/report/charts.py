@@ -1,7 +1,7 @@
 """What is drawn of a run, and how: figures of panels, each panel an inline SVG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -130,10 +130,30 @@ def svg(description: str, label: str, lines: Sequence[Line], *, stacked: bool = 
         stacked: Areas on top of each other instead.
         legend: Name the lines, if there are several.
     """
+
+    def paint(axes: Any) -> None:
+        (_stack if stacked else _plot)(axes, lines)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25)
+        if legend and len(lines) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(lines), 3))
+
+    return drawing(description, (4.8, 3.2), paint)
+
+
+def drawing(description: str, size: tuple[float, float], paint: Callable[[Any], None]) -> Markup:
+    """An inline SVG that reads on white and on black.
+
+    Args:
+        description: What a reader hears who does not see the picture.
+        size: Width and height in inches.
+        paint: Draws on the axes that it is given.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure as Canvas
 
-    grey = "#808080"  # readable on white and on black
+    grey = "#808080"
     style: Any = {
         "svg.hashsalt": description,
         "svg.fonttype": "none",
@@ -142,14 +162,8 @@ def svg(description: str, label: str, lines: Sequence[Line], *, stacked: bool = 
         "axes.spines.right": False,
     }
     with mpl.rc_context(style):
-        canvas = Canvas(figsize=(4.8, 3.2), layout="constrained")
-        axes = canvas.subplots()
-        (_stack if stacked else _plot)(axes, lines)
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.25)
-        if legend and len(lines) > 1:
-            axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(lines), 3))
+        canvas = Canvas(figsize=size, layout="constrained")
+        paint(canvas.subplots())
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

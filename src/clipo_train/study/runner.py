@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,8 @@ def run_one(run: Run, measures: Sequence[str]) -> Result:
         shutil.rmtree(run.folder)
     if run.arm == START:
         _save_first_policy(run)
-        metrics = [{"step": 0.0, **evaluate(run.config)}]
+        model = replace(run.config.model, path=model_path(run))
+        metrics = [{"step": 0.0, **evaluate(replace(run.config, model=model))}]
     else:
         StudyTrainer(run.config, run.reward).train()
         metrics = load_metrics(run.folder)

@@ -11,6 +11,7 @@ from .contrastive import *  # noqa: F403
 from .covariance_surrogates import *  # noqa: F403
 from .diagnostics import *  # noqa: F403
 from .distributed import *  # noqa: F403
+from .experimental import *  # noqa: F403
 from .importance import *  # noqa: F403
 from .logprobs import *  # noqa: F403
 from .losses import *  # noqa: F403

@@ -1,0 +1,184 @@
+"""A study runs what is missing, can be killed at any moment, and shows what came out."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from clipo_train.cli import main
+from clipo_train.study import runner
+from clipo_train.study.config import START, load_study, plan_run, start_run
+from clipo_train.study.runner import RESULTS, read_results, run_one, run_study
+from clipo_train.testbed import warm_start
+
+StudyFile = Callable[..., Path]
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_command_runs_a_study_and_then_only_shows_it(
+    study_file: StudyFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = study_file()
+    study = load_study(path)
+    assert main(["study", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "clipo − plain" in out.replace("\n", "")
+    assert str(study.output / "study.html") in out.replace("\n", "")
+    page = (study.output / "study.html").read_text()
+    for text in ("A small study", "No change in one step.", "with the head", "Holm", "clipo less plain", "<svg"):
+        assert text in page
+    found = read_results(study.output)
+    assert {(row.arm, row.seed) for row in found} == {(a, s) for a in (START, "plain", "clipo") for s in (0, 1)}
+    assert all(set(row.measures) == set(study.measures) for row in found if row.arm != START)
+    assert {path.name for path in plan_run(study, "clipo", 0).folder.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "completions.jsonl",
+    }
+    before = (study.output / RESULTS).read_text()
+    assert main(["study", str(path)]) == 0
+    assert (study.output / RESULTS).read_text() == before
+
+
+def test_arms_of_a_seed_begin_alike_and_meet_the_same_noise(study_file: StudyFile) -> None:
+    study = load_study(study_file())
+    for arm, seed in (("plain", 0), ("clipo", 0), ("clipo", 1)):
+        run_one(plan_run(study, arm, seed), study.measures)
+    first = {
+        (arm, seed): [row["completion"] for row in lines(plan_run(study, arm, seed).folder / "completions.jsonl")]
+        for arm, seed in (("plain", 0), ("clipo", 0), ("clipo", 1))
+    }
+    assert first["plain", 0] == first["clipo", 0]
+    assert first["clipo", 0] != first["clipo", 1]
+
+
+def test_a_result_does_not_depend_on_what_ran_before(study_file: StudyFile) -> None:
+    study = load_study(study_file())
+    run = plan_run(study, "clipo", 0)
+    once = run_one(run, study.measures)
+    run_one(plan_run(study, "plain", 1), study.measures)
+    assert run_one(run, study.measures).measures == once.measures
+
+
+def test_a_study_that_was_killed_goes_on(study_file: StudyFile, tmp_path: Path) -> None:
+    arms = {f"arm{place}": {"what": "", "reward": "head"} for place in range(4)}
+    whole, killed = (load_study(study_file(arms=arms, output=str(tmp_path / name))) for name in ("whole", "killed"))
+    expected = run_study(whole, show_progress=False)
+    path = study_file(arms=arms, output=str(killed.output))
+    process = subprocess.Popen([sys.executable, "-m", "clipo_train.cli", "study", str(path)], start_new_session=True)
+    results = killed.output / RESULTS
+    while not (results.exists() and len(results.read_text().splitlines()) > 3):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert _gone(process.pid), "workers outlive the study"
+    with results.open("a") as file:
+        file.write('{"arm": "arm3", "se')  # as if killed while it wrote
+    assert 2 < len(read_results(killed.output)) < 10
+    found = run_study(killed, show_progress=False)
+    assert {(row.arm, row.seed): row.measures for row in found} == {
+        (row.arm, row.seed): row.measures for row in expected
+    }
+    assert len(lines(results)) == 10
+
+
+def _gone(group: int) -> bool:
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    os.killpg(group, signal.SIGKILL)
+    return False
+
+
+def test_results_of_other_settings_are_not_mixed_in(study_file: StudyFile, capsys: pytest.CaptureFixture[str]) -> None:
+    path = study_file(seeds=1)
+    study = load_study(path)
+    result = run_one(plan_run(study, "clipo", 0), study.measures)
+    study.output.mkdir(exist_ok=True)
+    (study.output / RESULTS).write_text(json.dumps(dataclasses.asdict(result)) + "\n")
+    before = (study.output / RESULTS).read_text()
+    base = study.base | {"rollout": {"batch_size": 16, "group_size": 8, "max_new_tokens": 8}}
+    assert main(["study", str(study_file(seeds=1, base=base))]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("clipo study: output: wanted a folder for results of these settings of 'clipo', got ")
+    assert error.count("\n") == 1
+    assert (study.output / RESULTS).read_text() == before
+
+
+def test_a_failing_run_says_which(study_file: StudyFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(study_file(workers=1, seeds=1))
+    monkeypatch.setattr(runner, "run_one", _broken)
+    with pytest.raises(RuntimeError, match="broken") as raised:
+        run_study(study, show_progress=False)
+    assert "in arm start, seed 0" in raised.value.__notes__
+    assert read_results(study.output) == []
+
+
+def _broken(run: object, measures: object) -> None:
+    raise RuntimeError("broken")
+
+
+def test_first_policies_are_made_once_for_all_arms(study_file: StudyFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(study_file())
+    study = dataclasses.replace(study, base=study.base | {"model": {"path": "arithmetic"}})
+    made = warm_start.warm_start
+    seeds: list[int] = []
+
+    def short(seed: int) -> tuple[Any, Any]:
+        seeds.append(seed)
+        return made(seed, steps=2)
+
+    monkeypatch.setattr(warm_start, "warm_start", short)
+    run_one(start_run(study, 0), study.measures)
+    result = run_one(plan_run(study, "plain", 0), study.measures)
+    assert result.arm == "plain"
+    assert seeds == [0]
+    config = plan_run(study, "plain", 0).config
+    saved = AutoModelForCausalLM.from_pretrained(config.model.path)
+    assert torch.equal(saved.get_input_embeddings().weight, made(0, steps=2)[0].get_input_embeddings().weight)
+    assert plan_run(study, "plain", 0).settings != plan_run(study, "plain", 1).settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"arms": {"a/b": {"what": ""}}}, "arms: wanted names without '/', and not 'start', got 'a/b'"),
+        ({"arms": {"start": {"what": ""}}}, "arms: wanted names without '/', and not 'start', got 'start'"),
+        ({"arms": {"a": {"what": "", "reward": "luck"}}}, "arms.a.reward: wanted one of none, head, "),
+        ({"arms": {"a": {"what": "", "against": ["b"]}}}, "arms.a.against: wanted other arms, got 'b'"),
+        ({"arms": {"a": {"what": "", "fields": {"stepz": 1}}}}, "arms.a.fields: stepz: wanted a field of the config"),
+        (
+            {"base": {"rollout": {"group_size": 1}}},
+            "base: rollout.group_size: wanted greater than or equal to 2",
+        ),
+        ({"primary": ["eval/nowhere/accuracy"]}, "primary, secondary: wanted sets of base.evaluation.sets, got "),
+        ({"seeds": 0}, "seeds: wanted greater than or equal to 1, got 0"),
+        ({"colour": "red"}, "colour: wanted a field of the configuration, got this unknown one"),
+    ],
+)
+def test_a_study_that_cannot_work_is_refused_in_a_line(
+    fields: dict[str, object], message: str, study_file: StudyFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = study_file(**fields)
+    assert main(["study", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"clipo study: {message}")
+    assert error.count("\n") == 1
+    assert not path.with_name("study").exists()
