@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-_ENTRY = re.compile(r"^::: clipo_ops\.(\w+)$", re.MULTILINE)
+_ENTRY = re.compile(r"^::: clipo_ops\.(?:experimental\.)?(\w+)$", re.MULTILINE)
 _NAMED = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 _OVER_ALL = {"test_api.py", "test_compile.py", "test_errors.py", "test_fake.py", "test_table.py", "test_site.py"}
 

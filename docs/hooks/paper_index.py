@@ -12,7 +12,7 @@ from api_tests import calls, page_of, sources  # the hook beside this one
 ROOT = Path(__file__).parents[2]
 _MARKER = "<!-- paper index -->"
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
-_ENTRY = re.compile(r"^::: clipo_ops\.(\w+)$", re.MULTILINE)
+_ENTRY = re.compile(r"^::: clipo_ops\.((?:experimental\.)?\w+)$", re.MULTILINE)
 _PAGES = {path.name: f"[`{path.name}`]({page_of(path)})" for path in sources()}
 
 
@@ -52,11 +52,12 @@ def entries() -> Iterator[Entry]:
     shared = {"test_api.py", "test_compile.py", "test_errors.py", "test_fake.py", "test_table.py", "test_site.py"}
     docstrings = dict(_docstrings())
     for page in sorted((ROOT / "docs" / "api").glob("*.md")):
-        for name in _ENTRY.findall(page.read_text(encoding="utf-8")):
+        for path in _ENTRY.findall(page.read_text(encoding="utf-8")):
+            name = path.rpartition(".")[2]
             if name in docstrings:
                 text = docstrings[name]
                 callers = [test for test, code in tests.items() if test not in shared and calls(name, code)]
-                yield Entry(name, _first_equation(text), _source(text), page.name, callers)
+                yield Entry(path, _first_equation(text), _source(text), page.name, callers)
 
 
 def _docstrings() -> Iterator[tuple[str, str]]:

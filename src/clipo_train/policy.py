@@ -17,6 +17,7 @@ from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
 from clipo_train.errors import ConfigError
 from clipo_train.rollout import Generation
+from clipo_train.testbed import warm_start
 from clipo_train.types import Example
 
 
@@ -35,10 +36,9 @@ def load_policy(
     """
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    if config.path == "arithmetic":
-        from clipo_train.testbed.warm_start import warm_start
-
-        model, tokenizer = warm_start(seed, progress=progress)
+    if warm_start.is_test_bed(config.path):
+        same_slip = config.path == warm_start.SAME_SLIP
+        model, tokenizer = warm_start.warm_start(seed, same_slip=same_slip, progress=progress)
     else:
         model, tokenizer = _load_pretrained(_resolve(config.path), config)
     if tokenizer.eos_token_id is None:

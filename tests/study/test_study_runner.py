@@ -141,9 +141,9 @@ def test_first_policies_are_made_once_for_all_arms(study_file: StudyFile, monkey
     made = warm_start.warm_start
     seeds: list[int] = []
 
-    def short(seed: int) -> tuple[Any, Any]:
+    def short(seed: int, **options: Any) -> tuple[Any, Any]:
         seeds.append(seed)
-        return made(seed, steps=2)
+        return made(seed, steps=2, **options)
 
     monkeypatch.setattr(warm_start, "warm_start", short)
     run_one(start_run(study, 0), study.measures)

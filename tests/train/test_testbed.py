@@ -116,3 +116,11 @@ def test_a_warm_start_depends_on_its_seed_alone() -> None:
         models.append(model.state_dict())
     assert all(models[0][name].equal(models[1][name]) for name in models[0])
     assert not all(models[0][name].equal(models[2][name]) for name in models[0])
+
+
+def test_the_same_slip_is_the_most_common_way_to_a_right_answer() -> None:
+    rng = random.Random(0)
+    ways = Counter(demonstration(rng, "1+1+1+1=", same_slip=True) for _ in range(4000))
+    way, count = ways.most_common(1)[0]
+    assert way == "1+1=2;2+1=4;3+1=4#4"
+    assert abs(count / 4000 - QUALITIES["slip"]) < 0.03

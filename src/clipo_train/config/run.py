@@ -33,7 +33,8 @@ class ModelConfig:
 
     path: str = "arithmetic"
     """Folder or hub name of a Hugging Face model; `package:NAME` for one inside a Python package; `arithmetic` for the
-    test bed's, built and warm-started on the spot."""
+    test bed's, built and warm-started on the spot; `arithmetic:same-slip` for one whose most common way to a right
+    answer is a wrong one."""
     gguf_file: str | None = None
     """Name of a GGUF file inside that folder, to be read instead of safetensors."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -7,18 +7,18 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from clipo_train.config import TrainConfig
 from clipo_train.config.fields import STRICT, Count
-from clipo_train.config.files import dump_config, merged, read_fields, read_yaml, validated
+from clipo_train.config.files import merged, read_fields, read_yaml, validated
 from clipo_train.errors import ConfigError
 from clipo_train.study.rewards import REWARDS, WITH_HEAD
+from clipo_train.testbed.warm_start import is_test_bed
 
 START = "start"
 """The arm that is not trained."""
-
-TEST_BED = "arithmetic"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -137,7 +137,7 @@ def plan_run(study: StudyConfig, arm: str, seed: int) -> Run:
 def model_path(start: Run) -> str:
     """Where the arms of a seed find their first policy; the test bed's is made once for all of them."""
     path = start.config.model.path
-    return str(start.folder / "model") if path == TEST_BED else path
+    return str(start.folder / "model") if is_test_bed(path) else path
 
 
 def _read(fields: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> TrainConfig:
@@ -150,4 +150,5 @@ def _read(fields: Mapping[str, Any], fixed: Mapping[str, Any], where: str) -> Tr
 def _settings(reward: str, config: TrainConfig, model: str) -> str:
     """Without what says where things are on the disk."""
     plain = replace(config, run_dir=Path(), model=replace(config.model, path=model))
-    return hashlib.sha256(f"{reward}\n{dump_config(plain)}".encode()).hexdigest()[:12]
+    given = TypeAdapter(TrainConfig).dump_json(plain, exclude_defaults=True)  # a field that is new changes nothing
+    return hashlib.sha256(reward.encode() + given).hexdigest()[:12]

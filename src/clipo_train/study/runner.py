@@ -22,7 +22,8 @@ from clipo_train.folders import check_can_create, write_whole
 from clipo_train.metrics import progress_bar
 from clipo_train.report import load_metrics
 from clipo_train.report.runs import Metrics
-from clipo_train.study.config import START, TEST_BED, Run, StudyConfig, model_path, plan_run, start_run
+from clipo_train.study.config import START, Run, StudyConfig, model_path, plan_run, start_run
+from clipo_train.testbed.warm_start import is_test_bed
 
 RESULTS, MACHINE = "results.jsonl", "machine.json"
 
@@ -151,14 +152,14 @@ def machine() -> dict[str, str | int]:
 
 
 def _has_first_policy(run: Run) -> bool:
-    return run.config.model.path != TEST_BED or Path(model_path(run), "tokenizer.json").is_file()
+    return not is_test_bed(run.config.model.path) or Path(model_path(run), "tokenizer.json").is_file()
 
 
 def _save_first_policy(run: Run) -> None:
-    if run.config.model.path == TEST_BED:
-        from clipo_train.testbed.warm_start import warm_start
+    if is_test_bed(run.config.model.path):
+        from clipo_train.policy import load_policy
 
-        model, tokenizer = warm_start(run.seed)
+        model, tokenizer = load_policy(run.config.model, seed=run.seed)
         model.save_pretrained(model_path(run))
         tokenizer.save_pretrained(model_path(run))
 

@@ -72,17 +72,20 @@ def random_prompt(rng: random.Random, operations: int) -> str:
             return prompt
 
 
-def demonstration(rng: random.Random, prompt: str) -> str:
+def demonstration(rng: random.Random, prompt: str, *, same_slip: bool = False) -> str:
     """A response of mixed quality, drawn by `QUALITIES`.
 
     clean: right. jump: the right answer without a step. skip: one step is left out. slip: one step's result is wrong,
     but what follows goes on from the right value. wrong: right steps, wrong answer. Only the first is right in process;
-    all but the last are right in outcome.
+    all but the last are right in outcome. With `same_slip` all slips are one, the second step's result one too high, so
+    that the most common way to a right answer is a wrong one.
     """
     value, steps = _work(prompt)
     quality = rng.choices(list(QUALITIES), weights=list(QUALITIES.values()))[0]
     place = rng.randrange(len(steps))
     error = rng.randrange(1, 10)
+    if quality == "slip" and same_slip:
+        place, error = 1, 1
     match quality:
         case "jump":
             steps = []

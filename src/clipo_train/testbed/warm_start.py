@@ -19,11 +19,19 @@ _PAD, _EOS = "<pad>", "<eos>"
 _IDS = {character: index for index, character in enumerate([*CHARACTERS, _PAD, _EOS])}
 _IGNORED = -100  # a label that has no part in the loss
 
+SAME_SLIP = "arithmetic:same-slip"
+"""The `model.path` of a policy whose demonstrations have one kind of slip."""
+
 _STEPS = 480
 _BATCH, _DRILL_BATCH = 64, 192
 _LEARNING_RATE = 5e-3
 _WARM_UP = 30
 _DRILLS_UNTIL, _DECAY_FROM = 0.7, 0.6  # shares of all steps
+
+
+def is_test_bed(path: str) -> bool:
+    """Whether a `model.path` means the policy of this module."""
+    return path in ("arithmetic", SAME_SLIP)
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -56,7 +64,11 @@ def build_model(seed: int) -> Qwen2ForCausalLM:
 
 
 def warm_start(
-    seed: int, *, steps: int = _STEPS, progress: Callable[[int, int], None] | None = None
+    seed: int,
+    *,
+    steps: int = _STEPS,
+    same_slip: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
     """Builds the policy and trains it on demonstrations.
 
@@ -65,6 +77,7 @@ def warm_start(
     Args:
         seed: Of weights and demonstrations; the global random state is left as it is.
         steps: Optimizer steps.
+        same_slip: All slips of the demonstrations are one; see `arithmetic.demonstration`.
         progress: Called with (steps done, steps in all).
 
     Returns:
@@ -76,7 +89,7 @@ def warm_start(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     for step in range(steps):
         drill = step % 2 == 1 and step < _DRILLS_UNTIL * steps
-        tokens, labels = _drills(rng) if drill else _demonstrations(rng)
+        tokens, labels = _drills(rng) if drill else _demonstrations(rng, same_slip)
         logits = model(input_ids=tokens, use_cache=False).logits
         loss = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=_IGNORED)
         torch.autograd.backward(loss)
@@ -96,9 +109,9 @@ def _rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / _WARM_UP, left)
 
 
-def _demonstrations(rng: random.Random) -> tuple[Tensor, Tensor]:
+def _demonstrations(rng: random.Random, same_slip: bool) -> tuple[Tensor, Tensor]:
     prompts = [random_prompt(rng, rng.randint(OPERATIONS, OPERATIONS + 2)) for _ in range(_BATCH)]
-    return _batch(prompts, [demonstration(rng, prompt) for prompt in prompts])
+    return _batch(prompts, [demonstration(rng, prompt, same_slip=same_slip) for prompt in prompts])
 
 
 def _drills(rng: random.Random) -> tuple[Tensor, Tensor]:
