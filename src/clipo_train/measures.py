@@ -42,10 +42,14 @@ def describe_process(rollouts: Rollouts, credit: Credit) -> dict[str, float]:
     if None in process or not credit.contrastive.any():
         return {}
     judged = torch.tensor(process, device=credit.contrastive.device)
-    gap = process_gap(credit.contrastive, rollouts.success, judged, rollouts.groups)
+    reward, advantage = (
+        process_gap(values, rollouts.success, judged, rollouts.groups)
+        for values in (credit.contrastive, credit.advantages)
+    )
     return {
-        "contrastive/process_gap": float(gap.mean_gap),
-        "contrastive/process_auc": float(gap.auc),
+        "contrastive/process_gap": float(reward.mean_gap),
+        "contrastive/process_auc": float(reward.auc),
+        "advantage/process_gap": float(advantage.mean_gap),
     }
 
 
