@@ -28,7 +28,7 @@ def rollouts(process: list[bool | None] = PROCESS) -> Rollouts:
 
 def credit(contrastive: list[float], advantages: list[float]) -> Credit:
     zeros = torch.zeros(4)
-    return Credit(zeros, torch.tensor(contrastive), zeros, zeros, zeros, torch.tensor(advantages))
+    return Credit(zeros, torch.tensor(contrastive).float(), zeros, zeros, zeros, torch.tensor(advantages).float())
 
 
 SCORES = Scores(torch.zeros(4, 1), torch.zeros(4, 1), None, None)
@@ -43,7 +43,7 @@ def test_it_counts_who_gets_a_signal_and_which_right_ones_are_made_less_likely()
 def test_it_tells_whether_the_reward_favours_right_steps() -> None:
     metrics = describe_process(rollouts(), credit([-0.1, -0.3, -0.2, 0.0], [0.6, 0.2, 0.1, -1.0]))
     assert metrics == {
-        "contrastive/process_gap": pytest.approx(0.0),  # (.1 - .1) / 2
+        "contrastive/process_gap": pytest.approx(0.0, abs=1e-6),  # (.1 - .1) / 2
         "contrastive/process_auc": 0.5,
         "advantage/process_gap": pytest.approx(0.3),
     }
