@@ -1,9 +1,10 @@
-"""Draws docs/assets/study-*.svg and writes studies/clipo/tables.md from the study's committed results.
+"""Draws docs/assets/study-*.svg and writes studies/*/tables.md from the committed results of both studies.
 
 `python docs/figures/study.py`, from the project's root.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from clipo_train.report.charts import drawing
 from clipo_train.study.analysis import Analysis, Comparison, analyse
 from clipo_train.study.config import START, StudyConfig, load_study
 from clipo_train.study.page import facts, forest, measure_name, number, p_text
-from clipo_train.study.runner import read_results
+from clipo_train.study.runner import Result, read_results
 
 ROOT = Path(__file__).parents[2]
 WRONG, ACCURACY, LONG = "eval/heldout/process_wrong_among_right", "eval/heldout/accuracy", "eval/long/accuracy"
 MECHANISM = (
     "contrastive/process_gap",
     "contrastive/process_auc",
+    "advantage/process_gap",
     "contrastive/clamp_fraction",
     "contrastive/noise_share",
     "advantage/nonzero",
@@ -27,25 +29,39 @@ MECHANISM = (
 
 def main() -> None:
     """Everything that the page shows."""
-    study = load_study(ROOT / "studies" / "clipo" / "study.yaml")
-    results = read_results(ROOT / study.output)
-    analysis = analyse(study, results)
-    assets = ROOT / "docs" / "assets"
+    study, results, analysis = load("clipo")
     for name, svg in (
         ("process", forest(analysis, WRONG)),
         ("accuracy", forest(analysis, ACCURACY)),
         ("mechanism", scatter(study, analysis)),
     ):
-        (assets / f"study-{name}.svg").write_text(svg)
-    parts = {
-        "facts": told(facts(study, results)),
-        "primary": primary(study, analysis),
-        "expected": expected(study, analysis),
-        "mechanism": mechanism(study, analysis),
-        "power": power(study, analysis),
-    }
+        (ROOT / "docs" / "assets" / f"study-{name}.svg").write_text(svg)
+    write(
+        study,
+        {
+            "facts": told(facts(study, results)),
+            "primary": primary(study, analysis),
+            "expected": expected(study, analysis),
+            "mechanism": mechanism(study, analysis),
+            "power": power(study, analysis),
+            "strong": strong(study, results),
+        },
+    )
+    study, results, analysis = load("consensus")
+    write(study, {"facts": told(facts(study, results)), "primary": primary(study, analysis)})
+
+
+def load(name: str) -> tuple[StudyConfig, list[Result], Analysis]:
+    """A study of ours and what came out."""
+    study = load_study(ROOT / "studies" / name / "study.yaml", {"output": ROOT / "studies" / name})
+    results = read_results(study.output)
+    return study, results, analyse(study, results)
+
+
+def write(study: StudyConfig, parts: Mapping[str, str]) -> None:
+    """Its tables, as sections that the page includes."""
     text = "".join(f"--8<-- [start:{name}]\n{part}\n--8<-- [end:{name}]\n\n" for name, part in parts.items())
-    (ROOT / "studies" / "clipo" / "tables.md").write_text(text)
+    (study.output / "tables.md").write_text(text)
 
 
 def told(given: dict[str, Any]) -> str:
@@ -98,7 +114,16 @@ def expected(study: StudyConfig, analysis: Analysis) -> str:
 def mechanism(study: StudyConfig, analysis: Analysis) -> str:
     """Means over seeds and steps of what the reward did."""
     return table(
-        ["arm", "mean gap", "AUC", "at the floor", "noise", "gets a signal", "right, yet negative"],
+        [
+            "arm",
+            "gap of rewards",
+            "AUC",
+            "gap of advantages",
+            "at the floor",
+            "noise",
+            "gets a signal",
+            "right, yet negative",
+        ],
         (
             [f"`{arm}`", *(cell(analysis, arm, name) for name in MECHANISM)]
             for arm in study.arms
@@ -124,6 +149,21 @@ def power(study: StudyConfig, analysis: Analysis) -> str:
             for name in study.primary
             for row in rows
             if row.measure == name
+        ),
+    )
+
+
+def strong(study: StudyConfig, results: Sequence[Result]) -> str:
+    """Process-wrong answers of the seeds whose first policy is right in more than two of five answers."""
+    seeds = {row.seed for row in results if row.arm == START and row.measures[ACCURACY] > 0.4}
+    own = replace(study, primary=(WRONG,), secondary=())
+    analysis = analyse(own, [row for row in results if row.seed in seeds])
+    return table(
+        ["arm", f"process-wrong among right, {len(seeds)} seeds", "less", "difference"],
+        (
+            [f"`{row.arm}`", number(analysis.means[row.arm][WRONG]), f"`{row.against}`", marked(row)]
+            for row in analysis.comparisons
+            if row.against == "grpo"
         ),
     )
 
