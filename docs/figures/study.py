@@ -3,7 +3,7 @@
 `python docs/figures/study.py`, from the project's root.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,39 +29,36 @@ MECHANISM = (
 
 def main() -> None:
     """Everything that the page shows."""
-    study, results, analysis = load("clipo")
+    study, _, analysis = load("clipo")
     for name, svg in (
         ("process", forest(analysis, WRONG)),
         ("accuracy", forest(analysis, ACCURACY)),
         ("mechanism", scatter(study, analysis)),
     ):
         (ROOT / "docs" / "assets" / f"study-{name}.svg").write_text(svg)
-    write(
-        study,
-        {
-            "facts": told(facts(study, results)),
-            "primary": primary(study, analysis),
+    for name in ("clipo", "consensus"):
+        (ROOT / "studies" / name / "tables.md").write_text(tables(name))
+
+
+def tables(name: str) -> str:
+    """A study's tables, as sections that the page includes."""
+    study, results, analysis = load(name)
+    parts = {"facts": told(facts(study, results)), "primary": primary(study, analysis)}
+    if name == "clipo":
+        parts |= {
             "expected": expected(study, analysis),
             "mechanism": mechanism(study, analysis),
             "power": power(study, analysis),
             "strong": strong(study, results),
-        },
-    )
-    study, results, analysis = load("consensus")
-    write(study, {"facts": told(facts(study, results)), "primary": primary(study, analysis)})
+        }
+    return "".join(f"--8<-- [start:{part}]\n{text}\n--8<-- [end:{part}]\n\n" for part, text in parts.items())
 
 
 def load(name: str) -> tuple[StudyConfig, list[Result], Analysis]:
-    """A study of ours and what came out."""
+    """A study of ours, its results, and what they say."""
     study = load_study(ROOT / "studies" / name / "study.yaml", {"output": ROOT / "studies" / name})
     results = read_results(study.output)
     return study, results, analyse(study, results)
-
-
-def write(study: StudyConfig, parts: Mapping[str, str]) -> None:
-    """Its tables, as sections that the page includes."""
-    text = "".join(f"--8<-- [start:{name}]\n{part}\n--8<-- [end:{name}]\n\n" for name, part in parts.items())
-    (study.output / "tables.md").write_text(text)
 
 
 def told(given: dict[str, Any]) -> str:
