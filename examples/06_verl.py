@@ -119,6 +119,7 @@ def main() -> None:
         numbers = (scores[row], contrastive[row], with_clipo[row, 0], without[row, 0])
         table.add_row(key, "yes" if success[row] else "no", *(f"{number:+.3f}" for number in numbers))
     console.print(table)
+    console.print("Of a's right ones, the third went another way and gets least. Of b all are right: CLIPO is silent.")
     console.print("contrastive/...: " + ", ".join(f"{name} {value:.2f}" for name, value in head.metrics.items()))
 
     mine, theirs = (policy_loss(name, with_clipo, mask) for name in ("clipo_clipped", "vanilla"))

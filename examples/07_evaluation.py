@@ -8,7 +8,6 @@ test bed; without one it is built and warm-started on the spot, by half a minute
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -71,16 +70,16 @@ def make_policies(model: str, folder: Path) -> dict[str, tuple[str, float]]:
 
 def evaluate_all(policies: dict[str, tuple[str, float]]) -> dict[str, Metrics]:
     """Name -> its metrics `eval/<set>/<name>`, each mean over prompts with `_low` and `_high`. All see the same."""
-    settings = EvaluationConfig(
-        sets={"heldout": "arithmetic:heldout", "long": "arithmetic:long"},
-        samples=SAMPLES,
-        limit=32,  # prompts of each set: enough to see the table, far too few to tell close policies apart
-        max_new_tokens=40,
-    )
     results = {}
     for name, (path, temperature) in policies.items():
-        chosen = replace(settings, temperature=temperature)
-        results[name] = evaluate(TrainConfig(model=ModelConfig(path=path), evaluation=chosen))
+        settings = EvaluationConfig(
+            sets={"heldout": "arithmetic:heldout", "long": "arithmetic:long"},
+            samples=SAMPLES,
+            temperature=temperature,
+            limit=32,  # prompts of each set: enough to see the table, far too few to tell close policies apart
+            max_new_tokens=40,
+        )
+        results[name] = evaluate(TrainConfig(model=ModelConfig(path=path), evaluation=settings))
     return results
 
 
