@@ -32,7 +32,7 @@ ARMS = {"GRPO": ClipoConfig(enabled=False, dim=64), "GRPO+CLIPO": ClipoConfig(di
 
 QUESTIONS = {
     "rollout/informative": "Is there anything to learn? The share of rollouts in groups with right and wrong ones.",
-    "advantage/nonzero": "Who gets any signal? Where this is above the last, it is the contrastive reward that speaks.",
+    "advantage/nonzero": "Who gets any signal? The same rollouts, with CLIPO or without: it too needs both kinds.",
     "policy/entropy": "Does it still explore? At 0 all rollouts of a group are the same.",
     "policy/approx_kl": "Is a step too long? Above .05 nats per token, lower the learning rate.",
     "contrastive/anchor_fraction": "How many rollouts does CLIPO speak about?",

@@ -112,16 +112,20 @@ def test_the_evaluation_table_is_its_json(warm: str, tmp_path: Path) -> None:
     }
     (path,) = tmp_path.glob("*/results.json")
     results = json.loads(path.read_text())
-    assert list(results) == ["first", "first, colder", "after RL"]
+    assert list(results) == ["first", "colder", "after RL"]
     names = ("accuracy", "pass_at_8", "maj_at_8", "process_accuracy", "process_pass_at_8")
     for part in ("heldout", "long"):
         for policy, metrics in results.items():
             place = next(i for i, row in enumerate(rows) if row[:2] == [part, policy])
             values = [metrics[f"eval/{part}/{name}"] for name in names]
-            assert rows[place][2:] == [f"{value:.2f}" for value in values]
+            assert rows[place][2:] == [f"{value:.2f}".removeprefix("0") for value in values]
             assert values[1] >= values[0] >= values[3]
-    first, trained = (results[name]["eval/heldout/accuracy"] for name in ("first", "after RL"))
-    assert trained > first + 0.1
+    first, trained = results["first"], results["after RL"]
+    told = dict(re.findall(r"(heldout|long): 'after RL' against 'first' by avg@8: (is better|is worse|cannot)", output))
+    assert trained["eval/heldout/accuracy_low"] > first["eval/heldout/accuracy_high"]
+    assert told["heldout"] == "is better"
+    worse = trained["eval/long/accuracy_high"] < first["eval/long/accuracy_low"]
+    assert (told["long"] == "is worse") == worse
 
 
 def test_a_report_is_read_as_its_runs_have_it(warm: str, tmp_path: Path) -> None:
