@@ -19,11 +19,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from transformers.utils.logging import disable_progress_bar
 
-from clipo_ops import contrastive_anchors, contrastive_loss, contrastive_reward, decoupled, supcon_out
+from clipo_ops import contrastive_loss, decoupled, supcon_out
 from clipo_train.config import ClipoConfig, DataConfig, ModelConfig, OptimizerConfig, RolloutConfig, TrainConfig
-from clipo_train.learner import Scores
 from clipo_train.report import completions_table, load_metrics
-from clipo_train.rollout import Rollouts
 from clipo_train.trainer import Trainer
 from clipo_train.types import Example, Verdict
 
@@ -87,28 +85,6 @@ def objectives_table() -> Table:
     return table
 
 
-# 4. A trainer that uses it. The head is the trainer's, and so it is saved and resumed with the run.
-
-
-class NearestWrongTrainer(Trainer):
-    """CLIPO with another objective: rewards for this step's rollouts, and a step of the head."""
-
-    def contrastive_rewards(self, rollouts: Rollouts, scores: Scores) -> Tensor:
-        head, success, groups = self.head, rollouts.success, rollouts.groups
-        embeddings = head.projection(scores.pooled)
-        losses = contrastive_loss(embeddings, success, groups, objective=nearest_wrong, reduction="none")
-        anchors = contrastive_anchors(success, groups)
-        mean = losses.sum() / anchors.sum().clamp(min=1)
-        head.optimizer.zero_grad()
-        mean.backward()
-        head.optimizer.step()
-        self.measured = {"loss": mean.item(), "anchor_fraction": anchors.float().mean().item()}
-        return contrastive_reward(losses, weight=0.2, floor=-0.5)
-
-    def contrastive_metrics(self) -> dict[str, float]:
-        return self.measured
-
-
 def main(model: str) -> None:
     disable_progress_bar()
     console.print(objectives_table())
@@ -124,7 +100,12 @@ def main(model: str) -> None:
         clipo=ClipoConfig(dim=32),
         optimizer=OptimizerConfig(learning_rate=1e-3, minibatch_size=64, micro_batch_size=64),
     )
-    NearestWrongTrainer(config, show_progress=False).train()
+    # 4. The configuration, and so YAML, has names of ours only. An objective of yours is set from Python, and again
+    # before a run is resumed; all else stays the head's. For a reward that is no such loss, override
+    # `Trainer.contrastive_rewards`.
+    trainer = Trainer(config, show_progress=False)
+    trainer.head.objective = nearest_wrong
+    trainer.train()
     shown = ("rollout/accuracy", "reward/outcome", "contrastive/loss", "reward/contrastive", "contrastive/process_gap")
     table = Table("step", *(name.replace("/", "\n") for name in shown), title="training")
     for row in load_metrics(config.run_dir)[1:]:  # step 0 is before training
