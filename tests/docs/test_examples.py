@@ -64,7 +64,11 @@ def test_the_trainer_learns_and_its_export_writes_what_is_shown(warm: str, tmp_p
     assert after > before + 0.1
     (report,) = tmp_path.glob("*/run/report.html")
     assert f"Report: {report}" in output
-    rows = cells(output)
+    presets = [row for row in cells(output) if len(row) == 2]
+    assert ["dapo+clipo", "loss.epsilon_high: 0.28"] in presets
+    assert ["gmpo+clipo", "loss.aggregation: seq-mean-token-mean"] in presets
+    assert ["", "loss.surrogate: gmpo"] in presets
+    rows = [row for row in cells(output) if len(row) > 2]
     assert [row[0] for row in rows[:10]] == [str(step) for step in range(1, 11)]
     written = [row for row in rows if row[0].endswith("=")]
     assert len(written) == 5
@@ -96,6 +100,7 @@ def test_an_objective_and_a_verifier_of_ones_own_are_what_is_trained_by(warm: st
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert metrics[-1]["rollout/accuracy"] > metrics[1]["rollout/accuracy"]
     assert all(row["contrastive/loss"] > 0 > row["reward/contrastive"] for row in metrics if row["step"] > 0)
+    assert metrics[-1]["contrastive/loss"] < 0.5  # of most right rollouts in a group, InfoNCE's is above log 4
 
 
 def test_the_evaluation_table_is_its_json(warm: str, tmp_path: Path) -> None:
