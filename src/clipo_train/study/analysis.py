@@ -80,7 +80,9 @@ def analyse(study: StudyConfig, results: Sequence[Result]) -> Analysis:
     """
     values = _values(results)
     means = {
-        arm: {name: interval(np.array([*values[arm][name].values()])) for name in study.measures if values[arm][name]}
+        arm: {
+            name: interval(np.array([*values[arm][name].values()])) for name in study.measures if values[arm].get(name)
+        }
         for arm in (START, *study.arms)
         if arm in values
     }
