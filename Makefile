@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-peers test-trl test-verl test-vllm test-site lint types docs serve-docs bench bench-peers snapshot clean help
+.PHONY: demo demo-words test test-deep test-peers test-trl test-verl test-openrlhf test-vllm test-site lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ test-trl: .venv-trl/installed  ## CLIPO in TRL's own trainers, in .venv-trl.
 
 test-verl: .venv-verl/installed  ## The same numbers as verl, and CLIPO inside it, in .venv-verl.
 	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests/parity/test_verl*.py tests/adapters/verl
+
+test-openrlhf: .venv-openrlhf/installed  ## CLIPO in OpenRLHF's own classes, in .venv-openrlhf.
+	OMP_NUM_THREADS=1 .venv-openrlhf/bin/python -m pytest tests/adapters/openrlhf
 
 test-vllm: .venv-vllm/installed  ## The trainer with a real vLLM on a CPU, in .venv-vllm.
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines

@@ -14,8 +14,11 @@ from clipo_train.cli import main
 from .blocks import ROOT, Block, blocks, every, inline_commands
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Programs and modules of other stacks, which have environments of their own.
-ELSEWHERE = {"verl.trainer.main_ppo"}
+# Modules of other stacks, which have environments of their own, and what their words look like.
+ELSEWHERE = {
+    "verl.trainer.main_ppo": r"\.\.\.|\+?[\w.]+=\S+",
+    "openrlhf.cli.train_ppo_ray": r"\.\.\.|--[\w.]+|\w\S*",
+}
 
 
 class Understood(Exception):  # noqa: N818 - it is what should happen
@@ -84,7 +87,7 @@ def _module(words: list[str]) -> None:
     if module == "clipo_train.cli":
         _our_command(arguments)
     elif module in ELSEWHERE:
-        assert all(re.fullmatch(r"\.\.\.|\+?[\w.]+=\S+", argument) for argument in arguments), arguments
+        assert all(re.fullmatch(ELSEWHERE[module], argument) for argument in arguments), arguments
     else:
         path = ROOT / "src" / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module

@@ -1,0 +1,3 @@
+"""See the package."""
+
+random_uuid = None
