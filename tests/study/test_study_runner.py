@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from clipo_train.cli import main
 from clipo_train.study import runner
 from clipo_train.study.config import START, load_study, plan_run, start_run
-from clipo_train.study.runner import RESULTS, read_results, run_one, run_study
+from clipo_train.study.runner import MACHINE, RESULTS, read_results, run_one, run_study
 from clipo_train.testbed import warm_start
 
 StudyFile = Callable[..., Path]
@@ -48,9 +48,12 @@ def test_the_command_runs_a_study_and_then_only_shows_it(
         "metrics.jsonl",
         "completions.jsonl",
     }
-    before = (study.output / RESULTS).read_text()
+    kept = [study.output / name for name in (RESULTS, MACHINE)]
+    (study.output / MACHINE).write_text('{"cpu": "another", "cores": 3}')  # where it was run, not where it is shown
+    before = [path.read_text() for path in kept]
     assert main(["study", str(path)]) == 0
-    assert (study.output / RESULTS).read_text() == before
+    assert [path.read_text() for path in kept] == before
+    assert "another (3 cores)" in (study.output / "study.html").read_text()
 
 
 def test_arms_of_a_seed_begin_alike_and_meet_the_same_noise(study_file: StudyFile) -> None:

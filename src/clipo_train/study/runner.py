@@ -59,9 +59,6 @@ def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]
     check_can_create(study.output, "output")
     done = read_results(study.output)
     _check_settings(study, done)
-    study.output.mkdir(parents=True, exist_ok=True)
-    write_whole(study.output / MACHINE, json.dumps(machine(), indent=1) + "\n")
-    _drop_torn_line(study.output / RESULTS)
     have = {(result.arm, result.seed) for result in done}
     runs = [plan_run(study, arm, seed) for seed in range(study.seeds) for arm in study.arms]
     missing = [run for run in runs if (run.arm, run.seed) not in have]
@@ -70,6 +67,10 @@ def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]
     unmade = [
         run for run in starts if (START, run.seed) not in have or (run.seed in wanted and not _has_first_policy(run))
     ]
+    if missing or unmade:
+        study.output.mkdir(parents=True, exist_ok=True)
+        write_whole(study.output / MACHINE, json.dumps(machine(), indent=1) + "\n")
+        _drop_torn_line(study.output / RESULTS)
     with progress_bar(visible=show_progress) as progress:
         for name, planned, left in (("first policies", starts, unmade), ("runs", runs, missing)):
             bar = progress.add_task(name, total=len(planned), completed=len(planned) - len(left), note="")
