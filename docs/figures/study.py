@@ -201,7 +201,7 @@ def find(analysis: Analysis, like: Comparison, name: str) -> Comparison | None:
 
 def marked(row: Comparison) -> str:
     """A difference, bold where it was found."""
-    shown = number(row.difference, signed=True)
+    shown = number(row.difference, signed=True).replace(" ", "\u00a0")
     return f"**{shown}**" if row.found else shown
 
 
