@@ -14,6 +14,7 @@ from typing import Any
 ON_PATH = str(Path(__file__).with_name("on_path"))
 sys.path.insert(0, ON_PATH)
 os.environ |= {
+    "DS_ACCELERATOR": "cpu",
     "PYTHONPATH": os.pathsep.join([ON_PATH, os.environ.get("PYTHONPATH", "")]),
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -149,15 +150,21 @@ def capture(args: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def workers(policy: Path) -> Iterator[RayActorGroup]:
+def _ray() -> Iterator[None]:
+    """A local Ray with room for two groups of two workers; the GPUs are only counted."""
+    ray.init(num_cpus=6, num_gpus=4, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def workers(policy: Path, _ray: None) -> RayActorGroup:
     """Two policy workers."""
     from tiny_policy import TinyPolicy
 
-    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
     group = RayActorGroup(1, 2, ray.remote(num_gpus=1)(TinyPolicy))
     ray.get(group.async_init_model_from_pretrained(str(policy)))
-    yield group
-    ray.shutdown()
+    return group
 
 
 @pytest.fixture(autouse=True)

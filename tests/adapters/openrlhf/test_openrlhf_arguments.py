@@ -1,16 +1,20 @@
 """The command line: what it takes, what it puts in the place of OpenRLHF's classes, and what it refuses in one line."""
 
 import importlib
+import runpy
 import sys
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 import pytest
+import ray
 import verdicts
 
 import clipo_train.adapters.openrlhf as adapter
 from clipo_train.adapters.openrlhf import ClipoPolicyActor, ClipoPPOTrainer, ClipoPPOTrainerAsync
+from clipo_train.adapters.openrlhf.__main__ import main
+from clipo_train.errors import ConfigError
 
 
 def test_clipos_arguments_are_taken_and_openrlhfs_are_left(arguments: Callable[..., Any]) -> None:
@@ -68,6 +72,20 @@ def test_bad_arguments_are_refused_in_one_line(
     line, *more = capsys.readouterr().err.splitlines()
     assert not more
     assert line.startswith(f"error: {error}")
+
+
+@pytest.mark.usefixtures("_ray")
+def test_what_is_refused_in_another_process_takes_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @ray.remote
+    def refuse() -> None:
+        raise ConfigError("clipo.success_fn: wanted verdicts, got none")
+
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: ray.get(refuse.remote()))
+    assert main(["--clipo.enabled", "false"]) == 2
+    assert capsys.readouterr().err == "error: clipo.success_fn: wanted verdicts, got none\n"
 
 
 def test_two_rollouts_will_do_where_others_prompts_have_the_wrong_ones(arguments: Callable[..., Any]) -> None:
