@@ -13,10 +13,12 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from clipo_train.config.files import load_config
+from clipo_train.study.config import load_study
 
 from .blocks import PAGES, ROOT, Block, blocks, every
 
-HERE = {"python", "yaml", "diff", "text", "python .no-test"}
+STUDY = 'yaml title="a study"'
+HERE = {"python", "yaml", "diff", "text", "python .no-test", STUDY}
 COMMANDS = {"bash", "console"}
 
 
@@ -77,6 +79,13 @@ def test_yaml_is_a_configuration(block: Block, tmp_path: Path) -> None:
     path.write_text(block.code)
     config = load_config(path)
     assert yaml.safe_load(block.code).keys() <= vars(config).keys()
+
+
+@pytest.mark.parametrize("block", every(STUDY), ids=str)
+def test_a_study_is_one(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(block.code)
+    assert len(load_study(path).arms) == 3
 
 
 @pytest.mark.parametrize("block", [b for b in every("diff") if " -m " not in b.code], ids=str)

@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     for place in ("trainer.Trainer", "evaluation.evaluate", "report.write_report", "report.write_comparison"):
         monkeypatch.setattr(f"clipo_train.{place}", stop)
-    for place in ("checkpoint.export_checkpoint", "verifiers.load_verifier"):
+    for place in ("checkpoint.export_checkpoint", "verifiers.load_verifier", "study.runner.run_study"):
         monkeypatch.setattr(f"clipo_train.{place}", stop)
     (config,) = (b.code for b in blocks(ROOT / "docs" / "getting-started.md") if b.language == "yaml")
     for name in ("my.yaml", "CONFIG.yaml", "RUN/config.yaml", "runs/mine/config.yaml"):
@@ -43,7 +43,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_text(config)
         if path.name == "config.yaml":
             (path.parent / "final").mkdir()
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for name in ("examples", "studies"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "STUDY.yaml").symlink_to(ROOT / "studies" / "clipo" / "study.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -143,6 +145,7 @@ def test_commands_in_running_text_are_understood(folder: Path) -> None:
         "clipo train my.yaml --nothing 1",
         "clipo train my.yaml --preset nothing",
         "clipo report RUN --nothing",
+        "clipo study STUDY.yaml --nothing 1",
         "python nothing.py",
         "python -m clipo_train.nothing",
         "accelerate launch --config_file nothing.yaml -m clipo_train.cli train my.yaml",
