@@ -136,7 +136,7 @@ MOMENTS = {
     "a checkpoint too many": ("clipo_train.checkpoint:_tidy", 3, False),
     "a dropped checkpoint": ("clipo_train.checkpoint:drop", 1, False),
     "half of a dropped checkpoint": ("os:unlink", 3, True),
-    "all trained, no final policy": ("clipo_train.trainer:Trainer._finish", 1, False),
+    "all trained, no final policy": ("clipo_train.trainer:Trainer.finish", 1, False),
     "half of the final policy": ("transformers:PreTrainedModel.save_pretrained", 1, True),
     "no report": ("clipo_train.trainer:write_report", 1, False),
 }
