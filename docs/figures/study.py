@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def tables(name: str) -> str:
     return "".join(f"--8<-- [start:{part}]\n{text}\n--8<-- [end:{part}]\n\n" for part, text in parts.items())
 
 
+@cache
 def load(name: str) -> tuple[StudyConfig, list[Result], Analysis]:
     """A study of ours, its results, and what they say."""
     study = load_study(ROOT / "studies" / name / "study.yaml", {"output": ROOT / "studies" / name})

@@ -150,8 +150,9 @@ def _study(arguments: Sequence[str]) -> None:
 
     _quiet()
     results = run_study(study)
-    Console().print(study_table(study, analyse(study, results)))
-    sys.stdout.write(f"{write_study(study)}\n")
+    analysis = analyse(study, results)
+    Console().print(study_table(study, analysis))
+    sys.stdout.write(f"{write_study(study, results, analysis)}\n")
 
 
 def _export(arguments: Sequence[str]) -> None:

@@ -73,10 +73,7 @@ def read_section(kind: type[Section], values: Any, name: str) -> Section:
     Raises:
         ConfigError: As `load_config`.
     """
-    try:
-        return TypeAdapter(dict[str, kind]).validate_python({name: values})[name]  # type: ignore[valid-type]
-    except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+    return validated(dict[str, kind], {name: values})[name]  # type: ignore[valid-type]
 
 
 def dump_config(config: TrainConfig) -> str:

@@ -10,18 +10,16 @@ from rich.table import Table
 
 from clipo_train.report.charts import drawing
 from clipo_train.report.page import render, write_page
-from clipo_train.study.analysis import Analysis, Comparison, Interval, analyse
+from clipo_train.study.analysis import Analysis, Comparison, Interval
 from clipo_train.study.config import START, StudyConfig
-from clipo_train.study.runner import MACHINE, RESULTS, Result, read_results
+from clipo_train.study.runner import MACHINE, Result
 
 _FOUND, _NOT_FOUND = "#d62728", "#7f7f7f"
 _SMALLEST = 1e-4
 
 
-def write_study(study: StudyConfig) -> Path:
-    """Writes `study.html` into the study's folder from the results there, and returns its path."""
-    results = read_results(study.output)
-    analysis = analyse(study, results)
+def write_study(study: StudyConfig, results: Sequence[Result], analysis: Analysis) -> Path:
+    """Writes `study.html`, of results and what they say, into the study's folder, and returns its path."""
     page = render(
         "study.html.j2",
         study=study,
@@ -49,7 +47,6 @@ def facts(study: StudyConfig, results: Sequence[Result]) -> dict[str, Any]:
         "seeds": len({result.seed for result in runs}),
         "hours": sum(result.seconds for result in results) / 3600,
         "machine": json.loads(path.read_text(encoding="utf-8")) if path.exists() else {},
-        "results": RESULTS,
     }
 
 
@@ -73,20 +70,13 @@ def p_text(p: float) -> str:
     return "–" if p != p else f"< {_SMALLEST:.4f}" if p <= _SMALLEST else f"{p:.2g}"
 
 
-def forest(analysis: Analysis, name: str, arms: Sequence[str] = (), *, width: float = 8.0) -> Markup:
-    """The differences of one measure with their intervals, each arm against the first that it is compared with.
-
-    Args:
-        analysis: Of the study.
-        name: The measure.
-        arms: Which arms; all when not given.
-        width: In inches.
-    """
+def forest(analysis: Analysis, name: str) -> Markup:
+    """The differences of one measure with their intervals, each arm against the first that it is compared with."""
     chosen: dict[str, Comparison] = {}
     for comparison in analysis.comparisons:
-        if comparison.measure == name and (not arms or comparison.arm in arms):
+        if comparison.measure == name:
             chosen.setdefault(comparison.arm, comparison)
-    rows = [chosen[arm] for arm in (arms or chosen) if arm in chosen]
+    rows = [*chosen.values()]
 
     def paint(axes: Any) -> None:
         for place, row in enumerate(rows):
@@ -101,7 +91,7 @@ def forest(analysis: Analysis, name: str, arms: Sequence[str] = (), *, width: fl
         axes.grid(axis="x", alpha=0.25)
 
     told = "; ".join(f"{row.arm} less {row.against} {number(row.difference, signed=True)}" for row in rows)
-    return drawing(f"Differences in {measure_name(name)}: {told}.", (width, 1 + 0.24 * len(rows)), paint)
+    return drawing(f"Differences in {measure_name(name)}: {told}.", (8, 1 + 0.24 * len(rows)), paint)
 
 
 def study_table(study: StudyConfig, analysis: Analysis) -> Table:

@@ -21,7 +21,7 @@ from clipo_train.errors import ConfigError
 from clipo_train.folders import check_can_create, write_whole
 from clipo_train.metrics import progress_bar
 from clipo_train.report import load_metrics
-from clipo_train.report.runs import Metrics
+from clipo_train.report.runs import Metrics, read_lines
 from clipo_train.study.config import START, Run, StudyConfig, model_path, plan_run, start_run
 from clipo_train.testbed.warm_start import is_test_bed
 
@@ -70,7 +70,7 @@ def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]
     if missing or unmade:
         study.output.mkdir(parents=True, exist_ok=True)
         write_whole(study.output / MACHINE, json.dumps(machine(), indent=1) + "\n")
-        _drop_torn_line(study.output / RESULTS)
+        write_whole(study.output / RESULTS, "".join(map(_line, done)))  # without a line that was cut short
     with progress_bar(visible=show_progress) as progress:
         for name, planned, left in (("first policies", starts, unmade), ("runs", runs, missing)):
             bar = progress.add_task(name, total=len(planned), completed=len(planned) - len(left), note="")
@@ -96,7 +96,7 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
                 raise
             if (run.arm, run.seed) not in have:
                 with (study.output / RESULTS).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(result)) + "\n")
+                    file.write(_line(result))
             progress.update(bar, advance=1, note=f"{run.arm}, seed {run.seed}: {result.seconds:.0f} CPU s")
         pool.close()
     finally:
@@ -133,9 +133,7 @@ def measure(metrics: Metrics, name: str) -> float | None:
 
 def read_results(output: Path) -> list[Result]:
     """The results in a folder; a line cut short by a kill is left out."""
-    path = output / RESULTS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [Result(**json.loads(line)) for line in lines if line.endswith("\n")]
+    return [Result(**row) for row in read_lines(output / RESULTS)]
 
 
 def machine() -> dict[str, str | int]:
@@ -180,10 +178,8 @@ def _check_settings(study: StudyConfig, results: Sequence[Result]) -> None:
             )
 
 
-def _drop_torn_line(path: Path) -> None:
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_whole(path, "".join(line for line in lines if line.endswith("\n")))
+def _line(result: Result) -> str:
+    return json.dumps(asdict(result)) + "\n"
 
 
 def _prepare() -> None:
