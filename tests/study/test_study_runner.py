@@ -117,6 +117,7 @@ def test_results_of_other_settings_are_not_mixed_in(study_file: StudyFile, capsy
     study.output.mkdir(exist_ok=True)
     (study.output / RESULTS).write_text(json.dumps(dataclasses.asdict(result)) + "\n")
     before = (study.output / RESULTS).read_text()
+    capsys.readouterr()  # the run's own bars, where no test before has switched them off
     base = study.base | {"rollout": {"batch_size": 16, "group_size": 8, "max_new_tokens": 8}}
     assert main(["study", str(study_file(seeds=1, base=base))]) == 2
     error = capsys.readouterr().err
