@@ -14,8 +14,8 @@ from torch import Tensor
 
 from clipo_ops._groups import GroupLayout, Groups, as_layout, group_numbers, group_reducer
 from clipo_ops._objectives import Objective, infonce
-from clipo_ops._similarity import distances, group_cosines, success_pairs
-from clipo_ops._tiles import tiled_losses
+from clipo_ops._similarity import group_cosines, negative_distances, success_pairs
+from clipo_ops._tiles import readable_rows, tiled_losses
 from clipo_ops._typing import require, require_rollouts, shaped
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 else:
     Scope = Anchors = Similarity = Floor = Reduction = str  # so that a wrong name gets a ValueError
 
-# Cosines, anchors, positives, candidates -> losses.
-_Losses = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+# Cosines, positives, candidates, and which rows are anchors if not all are -> losses.
+_Losses = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @shaped
@@ -55,8 +55,9 @@ def contrastive_loss(
     and its loss is the objective's, by default `infonce`. All other rollouts have loss exactly 0 and get no gradient
     as anchors. The anchor's own similarity takes part in nothing.
 
-    Group scope takes time and memory of rollouts x group size. The other two take rollouts x rollouts in time (eager on
-    a CPU, anchors x rollouts), but in memory only rollouts x 128: they go through the batch in tiles, in backward too.
+    Group scope takes time and memory of rollouts x group size. The other two take rollouts x rollouts in time, but in
+    memory only rollouts x 128: they go through the batch in tiles, in backward too. Eager on a CPU, only anchors' rows
+    are computed.
 
     Args:
         embeddings: One vector $z_i$ per rollout, normalised or not. One of norm below 1e-6 has no direction: its
@@ -103,13 +104,15 @@ def contrastive_loss(
     require(reduction in ("mean", "sum", "none"), "reduction", "'mean', 'sum' or 'none'", reduction)
     _require_choices(scope, anchors)
 
-    def losses_of(cosines: Tensor, anchor: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-        idle = anchor.logical_not().unsqueeze(-1)
-        logits = torch.where(idle, 0, distances(cosines, similarity) / -temperature)
-        losses = objective(logits, positives | idle, candidates | idle)
+    def losses_of(cosines: Tensor, positives: Tensor, candidates: Tensor, anchor: Tensor | None) -> Tensor:
+        logits = negative_distances(cosines, similarity) / temperature
+        if anchor is not None:
+            idle = anchor.logical_not().unsqueeze(-1)
+            logits, positives, candidates = torch.where(idle, 0, logits), positives | idle, candidates | idle
+        losses = objective(logits, positives, candidates)
         if floor == "log_positives":
             losses = losses - positives.sum(-1).clamp(min=1).to(losses.dtype).log()
-        return torch.where(anchor, losses, 0)
+        return losses if anchor is None else torch.where(anchor, losses, 0)
 
     if scope == "group":
         layout = as_layout(groups, len(success))
@@ -118,8 +121,10 @@ def contrastive_loss(
     else:
         is_anchor = contrastive_anchors(success, groups, scope=scope, anchors=anchors)
         number = group_numbers(groups) if scope == "cross" else None
-        row_losses = partial(_rows_of_batch, losses_of, success=success, is_anchor=is_anchor, number=number)
-        losses = tiled_losses(embeddings, row_losses, is_anchor, objective, total=reduction != "none")
+        order = readable_rows(is_anchor)
+        some = None if order is not None else is_anchor
+        row_losses = partial(_rows_of_batch, losses_of, success=success, is_anchor=some, number=number)
+        losses = tiled_losses(embeddings, row_losses, order, objective, total=reduction != "none")
     if reduction == "mean":
         losses = losses / is_anchor.sum().clamp(min=1)
     return losses.to(embeddings.dtype)
@@ -185,13 +190,28 @@ def _within_groups(
         is_anchor = is_anchor | (wrong & (incorrect >= 2) & (correct >= 1))
         alike = right.unsqueeze(2) == alike
     positives = pairs & alike
-    return losses_of(group_cosines(embeddings, layout), is_anchor, positives, pairs), is_anchor
+    rows = readable_rows(is_anchor.flatten())
+    cosines = group_cosines(embeddings, layout, rows)
+    if rows is None:
+        return losses_of(cosines, positives, pairs, is_anchor), is_anchor
+    positives, pairs = (mask.flatten(0, 1).index_select(0, rows) for mask in (positives, pairs))
+    losses = losses_of(cosines, positives, pairs, None)
+    return losses.new_zeros(is_anchor.numel()).index_copy(0, rows, losses).view_as(is_anchor), is_anchor
 
 
 def _rows_of_batch(
-    losses_of: _Losses, cosines: Tensor, rows: Tensor, *, success: Tensor, is_anchor: Tensor, number: Tensor | None
+    losses_of: _Losses,
+    cosines: Tensor,
+    rows: Tensor,
+    *,
+    success: Tensor,
+    is_anchor: Tensor | None,
+    number: Tensor | None,
 ) -> Tensor:
-    """Losses of some rows of the batch against all of it; `number` is given where positives are of the same group."""
+    """Losses of some rows of the batch against all of it.
+
+    `is_anchor` is given where rows may be none, and `number` where positives are of the same group.
+    """
 
     def pairs(values: Tensor) -> Tensor:
         return values.index_select(0, rows).unsqueeze(1) == values
@@ -200,4 +220,4 @@ def _rows_of_batch(
     positives = others & pairs(success)
     if number is not None:
         positives = positives & pairs(number)
-    return losses_of(cosines, is_anchor.index_select(0, rows), positives, others)
+    return losses_of(cosines, positives, others, None if is_anchor is None else is_anchor.index_select(0, rows))

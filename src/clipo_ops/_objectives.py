@@ -4,7 +4,6 @@
 in the place of ours.
 """
 
-import math
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,8 +21,9 @@ class Objective(Protocol):
     It must reduce the last axis and treat every row on its own. `contrastive_loss` calls it with logits in at least
     float32, the positives among the candidates, and the candidates. A logit is (similarity - 1) / temperature: minus a
     distance over the temperature, at most 0, so that exponentials never overflow; the shift by a constant is nothing to
-    an objective that compares candidates. Rows that are no anchor are shown as all-zero logits with every column
-    positive, and their result is thrown away; so there is at least one positive in every row.
+    an objective that compares candidates. Rows that are no anchor are left out on a CPU (there may be no row at all);
+    compiled or on a GPU they are shown as all-zero logits with every column positive, and their result is thrown away.
+    So there is at least one positive in every row.
 
     A row may come twice, in tiles whose gradient is computed anew. An objective that draws gets the same numbers then,
     if it draws from the device's default generator or from one bound by `functools.partial`.
@@ -74,9 +74,9 @@ def infonce(
     place = positives.cumsum(-1, dtype=torch.int32)
     count = place.narrow(-1, place.shape[-1] - 1, 1)
     draw = torch.rand_like(count, dtype=torch.float32, generator=generator)
-    drawn = positives & (place == (draw * count).int() + 1)  # draw * count < count, also when rounded
-    chosen = torch.where(drawn, at_least_float32(logits), 0).sum(-1)
-    return (_logsumexp(logits, candidates) - chosen).to(logits.dtype)
+    drawn = torch.searchsorted(place, (draw * count).int() + 1)  # draw * count < count, also when rounded
+    chosen = at_least_float32(logits).gather(-1, drawn).squeeze(-1)
+    return (_shown(logits, candidates).logsumexp(-1) - chosen).to(logits.dtype)
 
 
 @shaped
@@ -108,7 +108,8 @@ def supcon_out(
         >>> supcon_out(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.9076])
     """
-    return (_logsumexp(logits, candidates) - _mean(logits, positives)).to(logits.dtype)
+    shown = _shown(logits, candidates)
+    return (shown.logsumexp(-1) - _mean(shown, positives)).to(logits.dtype)
 
 
 @shaped
@@ -137,7 +138,8 @@ def supcon_in(
         >>> supcon_in(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.7875])
     """
-    loss = _logsumexp(logits, candidates) - _logsumexp(logits, positives)
+    shown = _shown(logits, candidates)
+    loss = shown.logsumexp(-1) - _only(shown, positives).logsumexp(-1)
     return (loss + positives.sum(-1).to(loss.dtype).log()).to(logits.dtype)
 
 
@@ -167,7 +169,8 @@ def soft_nearest_neighbor(
         >>> soft_nearest_neighbor(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.0943])
     """
-    return (_logsumexp(logits, candidates) - _logsumexp(logits, positives)).to(logits.dtype)
+    shown = _shown(logits, candidates)
+    return (shown.logsumexp(-1) - _only(shown, positives).logsumexp(-1)).to(logits.dtype)
 
 
 @shaped
@@ -201,9 +204,9 @@ def decoupled(
         >>> decoupled(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.2201])
     """
-    negatives = _logsumexp(logits, candidates & positives.logical_not()).unsqueeze(-1)
-    margins = torch.where(positives, negatives - at_least_float32(logits), -math.inf)
-    return (softplus(margins, threshold=40).sum(-1) / positives.sum(-1)).to(logits.dtype)
+    shown = _shown(logits, candidates)
+    negatives = _only(shown, positives.logical_not()).logsumexp(-1, keepdim=True)
+    return _mean(softplus(negatives - shown, threshold=40), positives).to(logits.dtype)
 
 
 @shaped
@@ -238,12 +241,26 @@ def centroid(
         >>> centroid(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([1.5000])
     """
-    return (-_mean(logits, positives)).to(logits.dtype)
+    return (-_mean(_shown(logits, positives), positives)).to(logits.dtype)
 
 
-def _mean(logits: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, at_least_float32(logits), 0).sum(-1) / mask.sum(-1)
+_LOWEST = -1e30  # of which 0 times is 0, and e to it too
 
 
-def _logsumexp(logits: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, at_least_float32(logits), -math.inf).logsumexp(-1)
+def _shown(logits: Tensor, candidates: Tensor) -> Tensor:
+    return torch.where(candidates, at_least_float32(logits), _LOWEST)
+
+
+def _only(shown: Tensor, mask: Tensor) -> Tensor:
+    """What is shown and in a mask, by arithmetic: on a CPU `where` is a branch, and verdicts are hard to predict."""
+    return torch.add(shown, _numbers(mask, shown.dtype) - 1, alpha=-_LOWEST)
+
+
+def _mean(shown: Tensor, mask: Tensor) -> Tensor:
+    weights = _numbers(mask, shown.dtype)
+    return (shown * weights).sum(-1) / weights.sum(-1)
+
+
+def _numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 and 1. Eager on a CPU, the bytes of a bool are converted four times as fast as bools; compiled, far slower."""
+    return (mask if torch.compiler.is_compiling() else mask.view(torch.uint8)).to(dtype)

@@ -22,29 +22,36 @@ ROWS = 128
 RowLosses: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
+def readable_rows(active: Tensor) -> Tensor | None:
+    """The numbers of active rows where finding them makes nobody wait: on a CPU, outside `torch.compile`."""
+    if torch.compiler.is_compiling() or active.device.type != "cpu" or type(active) is not Tensor:
+        return None  # the last is a fake one, which has no contents
+    return active.nonzero().squeeze(1)
+
+
 def tiled_losses(
-    embeddings: Tensor, row_losses: RowLosses, active: Tensor, objective: object, *, total: bool
+    embeddings: Tensor, row_losses: RowLosses, order: Tensor | None, objective: object, *, total: bool
 ) -> Tensor:
     """The losses that come of each row of cosines between all embeddings, or their sum.
 
-    Rows that are not `active` have loss 0; on a CPU, where finding them makes nobody wait, no time is spent on them.
+    Given the numbers of some rows, only these are computed; the others have loss 0.
 
     The sum has its gradient computed along with it, tile by tile, and kept: as much memory as the embeddings. The
     gradient of single losses is not known before their weights are, so backward does the tiles anew, with the same
     random numbers. Compiled, both do.
     """
     vectors = at_least_float32(embeddings)
+    if order is None:
+        order = torch.arange(len(vectors), device=vectors.device)
     if torch.compiler.is_compiling():
         units = vectors * inverse_norms(vectors)
         each = torch.cat(
             [
                 checkpoint(partial(_tile, row_losses=row_losses, rows=rows), units, use_reentrant=False)
-                for rows in _split(torch.arange(len(units), device=units.device))
+                for rows in _split(order)
             ]
         )
         return each.sum() if total else each
-    readable = active.device.type == "cpu" and type(active) is Tensor  # a fake one has no contents
-    order = active.nonzero().squeeze(1) if readable else torch.arange(len(active), device=active.device)
     result: Tensor
     if total:
         result = _Total.apply(vectors, order, row_losses)  # type: ignore[no-untyped-call]

@@ -1,17 +1,21 @@
 """Objectives: ours on rows of logits, the sampled positive, and a user's own within `contrastive_loss`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from clipo_ops import infonce, supcon_out
 
 from . import oracles
-from .contrastive import every_objective, losses, losses_and_gradient
+from .contrastive import EXACT, every_objective, losses, losses_and_gradient
 from .helpers import HALF, assert_rounded, assert_same
 from .strategies import SEEDS, TEMPERATURES, Batch, anchored_batches, batches, noise
 
@@ -131,15 +135,17 @@ def test_rows_that_are_no_anchor_cannot_break_an_objective(objective: Any, batch
     assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("on_cpu", [True, False])
 @given(batch=batches())
-def test_what_an_objective_is_given(batch: Batch) -> None:
+def test_what_an_objective_is_given(on_cpu: bool, batch: Batch) -> None:
     seen: list[Tensor] = []
 
     def spy(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
         seen.extend((logits, positives, candidates))
         return logits.sum(-1)
 
-    losses(batch._replace(embeddings=batch.embeddings.bfloat16()), spy)
+    with nullcontext() if on_cpu else all_rows():
+        losses(batch._replace(embeddings=batch.embeddings.bfloat16()), spy)
     logits, positives, candidates = seen
     idle = positives.all(-1) & candidates.all(-1)
     assert logits.dtype == torch.float32
@@ -147,4 +153,45 @@ def test_what_an_objective_is_given(batch: Batch) -> None:
     assert not (positives & ~candidates).any()
     assert (logits[idle] == 0).all()
     assert (~idle).sum() == oracles.contrastive_anchors(batch.success, batch.ids).sum()
-    assert not (candidates & ~idle.unsqueeze(-1)).diagonal(dim1=1, dim2=2).any()
+    if on_cpu:
+        assert not idle.any()
+    else:
+        assert not (candidates & ~idle.unsqueeze(-1)).diagonal(dim1=1, dim2=2).any()
+
+
+@every_objective
+@given(batch=batches())
+def test_left_out_rows_change_nothing(objective: Any, batch: Batch) -> None:
+    some = losses_and_gradient(batch, objective)
+    with all_rows():
+        everything = losses_and_gradient(batch, objective)
+    torch.testing.assert_close(some, everything, rtol=1e-9, atol=1e-9)
+
+
+@contextmanager
+def all_rows() -> Iterator[None]:
+    """As on a GPU, where rows that are no anchor are computed too."""
+    with patch("clipo_ops._contrastive.readable_rows", return_value=None):
+        yield
+
+
+@pytest.mark.parametrize("objective", [infonce, *EXACT])
+@given(others=st.lists(st.booleans(), min_size=1, max_size=6))
+def test_logits_of_no_candidate_may_be_anything(objective: Any, others: list[bool]) -> None:
+    positives = torch.tensor([True, *others])
+    logits = -torch.rand(len(positives)) * 30
+    hidden = torch.tensor([1.0, torch.nan, torch.inf, -torch.inf])
+    wide = torch.cat([logits, hidden]).requires_grad_()
+    shown = torch.cat([torch.ones_like(positives), torch.zeros(4, dtype=torch.bool)])
+    chosen = torch.cat([positives, torch.zeros(4, dtype=torch.bool)])
+
+    def drawn(*row: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        loss: Tensor = objective(*row)
+        return loss
+
+    loss = drawn(wide, chosen, shown)
+    torch.testing.assert_close(loss, drawn(logits, positives, torch.ones_like(positives)))
+    (grad,) = torch.autograd.grad(loss, wide)
+    assert (grad[len(logits) :] == 0).all()
+    assert grad.isfinite().all()
