@@ -47,7 +47,7 @@ def log_ratio(
     """
     require(limit > 0, "limit", "a number above 0", limit)
     new, old = at_least_float32(logprobs), at_least_float32(old_logprobs)
-    old = torch.where(old.isnan(), new.detach(), old)
+    old = torch.where(old != old, new.detach(), old)  # NaN: Inductor makes a loop of `isnan` on a CPU
     # A difference's gradient is no product, so one mask after it will do; hardtanh is a clamp with a faster backward.
     return hardtanh(torch.where(mask, new - old, 0), -limit, limit)
 

@@ -112,7 +112,7 @@ def aggregate_denominator(
         tensor(16.)
     """
     require(mode in _MODES, "mode", f"one of {', '.join(_MODES)}", mode)
-    lengths = _lengths(mask)
+    lengths = sequence_lengths(mask)
     if mode == "token-mean":
         return lengths.sum().float()
     rollouts = (lengths > 0).sum().float()
@@ -183,8 +183,9 @@ def sequence_sum(values: Tensor, mask: Tensor) -> Tensor:
 
 def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Means over the valid tokens of each rollout, in at least float32; 0 where there is none."""
-    return sequence_sum(values, mask) / _lengths(mask).clamp(min=1)
+    return sequence_sum(values, mask) / sequence_lengths(mask).clamp(min=1)
 
 
-def _lengths(mask: Tensor) -> Tensor:
+def sequence_lengths(mask: Tensor) -> Tensor:
+    """Valid tokens of each rollout."""
     return mask.sum(1, dtype=torch.int32)  # the default, int64, takes three times as long

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from clipo_ops._typing import at_least_float32, shaped
+from clipo_ops._typing import as_numbers, at_least_float32, shaped
 
 
 @runtime_checkable
@@ -253,14 +253,9 @@ def _shown(logits: Tensor, candidates: Tensor) -> Tensor:
 
 def _only(shown: Tensor, mask: Tensor) -> Tensor:
     """What is shown and in a mask, by arithmetic: on a CPU `where` is a branch, and verdicts are hard to predict."""
-    return torch.add(shown, _numbers(mask, shown.dtype) - 1, alpha=-_LOWEST)
+    return torch.add(shown, as_numbers(mask, shown.dtype) - 1, alpha=-_LOWEST)
 
 
 def _mean(shown: Tensor, mask: Tensor) -> Tensor:
-    weights = _numbers(mask, shown.dtype)
+    weights = as_numbers(mask, shown.dtype)
     return (shown * weights).sum(-1) / weights.sum(-1)
-
-
-def _numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 and 1. Eager on a CPU, the bytes of a bool are converted four times as fast as bools; compiled, far slower."""
-    return (mask if torch.compiler.is_compiling() else mask.view(torch.uint8)).to(dtype)

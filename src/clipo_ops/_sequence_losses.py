@@ -4,7 +4,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops._importance import log_ratio, sequence_log_ratio
-from clipo_ops._masking import aggregate
+from clipo_ops._masking import aggregate, sequence_lengths
 from clipo_ops._sequence_surrogates import geometric_mean_surrogate, vespo_surrogate
 from clipo_ops._surrogates import clipped_surrogate
 from clipo_ops._typing import shaped
@@ -97,7 +97,8 @@ def luspo_loss(
         tensor(-0.5004)
     """
     loss = _sequence_loss(logprobs, old_logprobs, advantages, mask, epsilon_low, epsilon_high)
-    return aggregate(loss.expand_as(mask), mask, mode="seq-mean-token-sum", denominator=denominator)
+    lengths = sequence_lengths(mask).unsqueeze(1)
+    return aggregate(lengths * loss, lengths > 0, mode="seq-mean-token-sum", denominator=denominator)
 
 
 @shaped
@@ -141,7 +142,9 @@ def gmpo_loss(
     """
     ratio = log_ratio(logprobs, old_logprobs, mask)
     loss = geometric_mean_surrogate(ratio, advantages, mask, clip_low=clip_low, clip_high=clip_high).loss
-    return aggregate(loss, mask, mode="seq-mean-token-mean", denominator=denominator)
+    loss = loss.narrow(1, 0, min(1, loss.shape[1]))  # the same at every token
+    some = mask.any(1, keepdim=True).expand_as(loss)
+    return aggregate(loss, some, mode="seq-mean-token-mean", denominator=denominator)
 
 
 @shaped

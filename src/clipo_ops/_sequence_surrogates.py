@@ -5,8 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops._importance import EXP_LIMIT
-from clipo_ops._masking import sequence_mean, sequence_sum
-from clipo_ops._surrogates import Surrogate, clamp_by_sign, per_token, surrogate
+from clipo_ops._masking import sequence_lengths, sequence_sum
+from clipo_ops._surrogates import Surrogate, clamp_by_sign, per_token, surrogate, with_slope
 from clipo_ops._typing import at_least_float32, require, shaped
 
 
@@ -53,10 +53,12 @@ def geometric_mean_surrogate(
     require(clip_high >= 0, "clip_high", "a number of at least 0", clip_high)
     d = at_least_float32(log_ratio)
     advantage = per_token(advantages, d)
-    bounded = clamp_by_sign(d, advantage, low=-clip_low, high=clip_high, cap=EXP_LIMIT)
-    ratio = sequence_mean(bounded, mask).exp().unsqueeze(1)
+    bounded = clamp_by_sign(d.detach(), advantage, low=-clip_low, high=clip_high, cap=EXP_LIMIT)
+    bound = torch.where(mask, (d.detach() - bounded).sign().abs_(), 0)  # 0 or 1: Inductor on a CPU is slow with bools
+    counted = with_slope(d, torch.where(mask, bounded, 0), torch.where(mask, 1 - bound, 0))
+    ratio = (counted.sum(1, keepdim=True) / sequence_lengths(mask).clamp(min=1).unsqueeze(1)).exp()
     loss = (-advantage * ratio).expand_as(d)
-    return surrogate(loss, ratio.detach().expand_as(d), log_ratio.dtype, clipped=mask & (bounded != d))
+    return surrogate(loss, ratio.detach().expand_as(d), log_ratio.dtype, clipped=bound.bool())
 
 
 @shaped

@@ -1,11 +1,12 @@
 """Policy objectives per token, unreduced and with the sign to minimise."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import hardtanh
 
 from clipo_ops._importance import EXP_LIMIT
@@ -16,7 +17,7 @@ class Surrogate(NamedTuple):
     """A surrogate's result.
 
     Attributes:
-        loss: To minimise, per token; reduce it with `aggregate`.
+        loss: To minimise, per token; reduce it with `aggregate`. It has a first derivative only.
         ratio: The importance ratio per token, detached.
         clipped: True where a clip is active, so that the token has no gradient of its own (in `cispo_surrogate`: so
             that it has a bounded one).
@@ -83,9 +84,11 @@ def clipped_surrogate(
         cap = min(cap, math.log(dual_clip))
     d = at_least_float32(log_ratio)
     advantage = per_token(advantages, d)
-    bounded = clamp_by_sign(d, advantage, low=low, high=high, cap=cap)
-    clipped = bounded != d
-    return surrogate(-advantage * bounded.exp_(), bounded_exp(d.detach()), log_ratio.dtype, clipped=clipped)
+    bounded = clamp_by_sign(d.detach(), advantage, low=low, high=high, cap=cap)
+    clipped = bounded != d.detach()
+    loss = bounded.exp_().mul_(-advantage)
+    loss = with_slope(d, loss, loss.masked_fill(clipped, 0))
+    return surrogate(loss, bounded_exp(d.detach()), log_ratio.dtype, clipped=clipped)
 
 
 @shaped
@@ -127,9 +130,10 @@ def sapo_surrogate(
     d = at_least_float32(log_ratio)
     advantage = per_token(advantages, d)
     tau = torch.full_like(advantage, temperature_negative).masked_fill(advantage > 0, temperature_positive)
-    ratio = bounded_exp(d)
+    ratio = bounded_exp(d.detach())
     gate = (tau * ratio).sub_(tau).sigmoid_()
-    return surrogate(gate * (advantage * -4 / tau), ratio.detach(), log_ratio.dtype)
+    loss = gate * (advantage * -4 / tau)
+    return surrogate(with_slope(d, loss, gate.neg_().add_(1).mul_(ratio).mul_(loss).mul_(tau)), ratio, log_ratio.dtype)
 
 
 # --- what surrogates share. They write over their own temporaries only: a fresh buffer costs as much as the arithmetic.
@@ -146,6 +150,31 @@ def per_token(advantages: Tensor, like: Tensor) -> Tensor:
     """Advantages as constants, one per token or one column for all of them."""
     constant = advantages.detach().to(like.dtype)
     return constant.unsqueeze(1) if constant.ndim == 1 else constant
+
+
+def with_slope(log_ratio: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+    """A loss whose derivative by each token's log-ratio is `slope`: backward is one product, and that is all it keeps.
+
+    Autograd would go back through every operation; compiled, through the log-ratio, read and exponentiated once more.
+    """
+    result: Tensor = _WithSlope.apply(log_ratio, loss, slope)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _WithSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(log_ratio: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+        return loss.view_as(loss)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grads[0] * slope, None, None
 
 
 def bounded_exp(log_ratio: Tensor) -> Tensor:
