@@ -1,20 +1,18 @@
 """Hidden states -> log-probabilities and entropy, without ever holding logits of tokens x vocabulary.
 
-Logits are made tile by tile, forward and again in backward; what is kept between the two is one number a token. The two
-loops are operators of their own to `torch.compile`, which would otherwise unroll them.
+Logits are made tile by tile, forward and again in backward; what is kept between the two is one number a token, and
+those logits that a caller has memory for. The two loops are operators of their own to `torch.compile`, which would
+otherwise unroll them.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clipo_ops._linear_tiles import LEAST, Tiles, add_product, places, to_gradient, wide
 from clipo_ops._typing import require, shaped
-
-_TOKENS = 4096  # in a tile
-_LEAST = -1e4  # nats; a probability of e to this is 0, and 0 times it is not NaN
 
 
 class LinearLogprobs(NamedTuple):
@@ -38,6 +36,7 @@ def linear_token_logprobs(
     bias: Float[Tensor, " vocab"] | None = None,
     temperature: float = 1.0,
     chunk_size: int = 4096,
+    keep_logits: float = 0.0,
 ) -> LinearLogprobs:
     r"""`token_logprobs` and `token_entropy` of a linear head, in the memory of a tile instead of all logits.
 
@@ -45,7 +44,7 @@ def linear_token_logprobs(
     H_t = -\sum_v \pi_{tv} \log \pi_{tv}, \qquad l_{tv} = \frac{w_v \cdot h_t + b_v}{T}$$
 
     Backward makes the logits once more, so that a step takes four products of tokens x vocabulary x hidden, where
-    keeping them takes three, and turns each tile into the gradient in place,
+    keeping them takes three (`keep_logits` is the dial between the two), and turns each tile into the gradient,
 
     $$\frac{\partial}{\partial l_{tv}} = g_t\, (1[v = y_t] - \pi_{tv}) - e_t\, \pi_{tv} (\log \pi_{tv} + H_t)$$
 
@@ -59,6 +58,8 @@ def linear_token_logprobs(
         bias: $b$, or None. -inf for a token that cannot occur.
         temperature: $T$, above 0: the one that the tokens were sampled at.
         chunk_size: Words in a tile, at least 1. Extra memory is about 8 bytes x `chunk_size` x at most 4096 tokens.
+        keep_logits: Share of the logits, in [0, 1], that is kept for backward, in whole tiles: 4 bytes (8 in float64)
+            for each, and nothing where no gradient is asked for.
 
     Returns:
         Log-probabilities and entropies, in float32 for half precision input, since a ratio needs it. Products are taken
@@ -66,7 +67,7 @@ def linear_token_logprobs(
         logits of half precision are rounded as the model's own head rounds them, and on CUDA not at all.
 
     Raises:
-        ValueError: `temperature` not above 0; `chunk_size` below 1.
+        ValueError: `temperature` not above 0; `chunk_size` below 1; `keep_logits` outside [0, 1].
 
     Source:
         Online softmax (arXiv 1805.02867); for a linear head, Cut Your Losses (arXiv 2411.09009, section 4).
@@ -78,19 +79,31 @@ def linear_token_logprobs(
     """
     require(temperature > 0, "temperature", "a number above 0", temperature)
     require(chunk_size >= 1, "chunk_size", "at least 1", chunk_size)
+    require(0 <= keep_logits <= 1, "keep_logits", "a number in [0, 1]", keep_logits)
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     rows, words = hidden.flatten(0, 1).to(dtype), weight.to(dtype)
     offsets = None if bias is None else bias.to(dtype)
-    logprobs, entropy, _ = _forward(rows, words, offsets, token_ids.flatten().long(), temperature, chunk_size)
+    kept = 0
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (hidden, weight, bias) if x is not None):
+        kept = len(words) if keep_logits == 1 else int(keep_logits * len(words)) // chunk_size * chunk_size
+    ids = token_ids.flatten().long()
+    logprobs, entropy, *_ = _forward(rows, words, offsets, ids, temperature, chunk_size, kept)
     return LinearLogprobs(logprobs.view(token_ids.shape), entropy.view(token_ids.shape))
 
 
 @torch.library.custom_op("clipo::linear_token_logprobs", mutates_args=())
 def _forward(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, token_ids: Tensor, temperature: float, chunk_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities, entropies, and the logarithms of the normalisers."""
-    tiles = _Tiles(hidden, weight, bias, temperature, chunk_size)
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    token_ids: Tensor,
+    temperature: float,
+    chunk_size: int,
+    kept: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies, the logarithms of the normalisers, and the logits of the first `kept` words."""
+    logits = hidden.new_empty(len(hidden), kept, dtype=wide(hidden.dtype))
+    tiles = Tiles(hidden, weight, bias, temperature, chunk_size, logits)
     chosen = tiles.zeros(len(hidden)).fill_(torch.nan)
     top = tiles.zeros(len(hidden)).fill_(torch.finfo(tiles.dtype).min / 4)
     total, moment = (
@@ -99,20 +112,20 @@ def _forward(
     )  # sums of e^(l - top) and of (l - top) e^(l - top)
     for words in tiles.words():
         for rows in tiles.rows():
-            tile = tiles.logits(rows, words)
-            place, inside = _places(token_ids[rows], words)
+            tile = tiles.make(rows, words)
+            place, inside = places(token_ids[rows], words)
             chosen[rows] = torch.where(inside, tile.gather(1, place.unsqueeze(1)).squeeze(1), chosen[rows])
             higher = torch.maximum(top[rows], tile.amax(1))
             fall = top[rows] - higher
-            tile.sub_(higher.unsqueeze(1))
+            tile = torch.sub(tile, higher.unsqueeze(1), out=tiles.buffer(tile))
             weights = torch.exp(tile, out=tiles.spare(tile))
             scale = fall.exp()
             moment[rows] = (moment[rows] + total[rows] * fall) * scale
-            moment[rows] += tile.clamp_(min=_LEAST).mul_(weights).sum(1)
+            moment[rows] += tile.clamp_(min=LEAST).mul_(weights).sum(1)
             total[rows] = total[rows] * scale + weights.sum(1)
             top[rows] = higher
     spread = total.log()
-    return chosen - top - spread, (spread - moment / total).clamp_(min=0), top + spread
+    return chosen - top - spread, (spread - moment / total).clamp_(min=0), top + spread, logits
 
 
 @torch.library.custom_op("clipo::linear_token_logprobs_backward", mutates_args=())
@@ -123,14 +136,15 @@ def _backward(
     weight: Tensor,
     bias: Tensor | None,
     token_ids: Tensor,
-    normaliser: Tensor,
     entropy: Tensor,
+    normaliser: Tensor,
+    kept: Tensor,
     temperature: float,
     chunk_size: int,
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of hidden states, weight and bias; empty where not needed."""
-    tiles = _Tiles(hidden, weight, bias, temperature, chunk_size)
+    tiles = Tiles(hidden, weight, bias, temperature, chunk_size, kept)
     to_hidden, to_weight, to_bias = needed
     hidden_grad = tiles.zeros(*hidden.shape if to_hidden else (0,))
     weight_grad = weight.new_empty(weight.shape if to_weight else 0)
@@ -140,10 +154,11 @@ def _backward(
         weight_sum = tiles.zeros(count, hidden.shape[1]) if to_weight else tiles.zeros(0)
         bias_sum = tiles.zeros(count)
         for rows in tiles.rows():
-            tile = tiles.logits(rows, words).sub_(normaliser[rows].unsqueeze(1))
-            _to_gradient(
+            tile = tiles.kept[rows, words] if tiles.keeps(words) else tiles.make(rows, words)
+            tile = torch.sub(tile, normaliser[rows].unsqueeze(1), out=tiles.buffer(tile))
+            to_gradient(
                 tile,
-                _places(token_ids[rows], words),
+                places(token_ids[rows], words),
                 None if of_logprobs is None else of_logprobs[rows] / temperature,
                 None if of_entropy is None else of_entropy[rows] / temperature,
                 entropy[rows],
@@ -153,9 +168,9 @@ def _backward(
                 bias_sum += tile.sum(0)
             low = tile.to(hidden.dtype)
             if to_hidden:
-                _add_product(hidden_grad[rows], low, weight[words])
+                add_product(hidden_grad[rows], low, weight[words])
             if to_weight:
-                _add_product(weight_sum, low.mT, hidden[rows])
+                add_product(weight_sum, low.mT, hidden[rows])
         if to_weight:
             weight_grad[words] = weight_sum
         if to_bias:
@@ -163,95 +178,11 @@ def _backward(
     return hidden_grad.to(hidden.dtype), weight_grad, bias_grad
 
 
-def _to_gradient(
-    tile: Tensor,
-    places: tuple[Tensor, Tensor],
-    of_logprobs: Tensor | None,
-    of_entropy: Tensor | None,
-    entropy: Tensor,
-    spare: Tensor,
-) -> None:
-    """Turns a tile of log-probabilities into the gradient of its logits, in place."""
-    if of_entropy is None:
-        tile.exp_()
-        if of_logprobs is not None:
-            tile.mul_(-of_logprobs.unsqueeze(1))
-    else:
-        factor = torch.clamp(tile, min=_LEAST, out=spare).add_(entropy.unsqueeze(1)).mul_(of_entropy.unsqueeze(1))
-        if of_logprobs is not None:
-            factor.add_(of_logprobs.unsqueeze(1))
-        tile.exp_().mul_(factor.neg_())
-    if of_logprobs is not None:
-        place, inside = places
-        tile.scatter_add_(1, place.unsqueeze(1), torch.where(inside, of_logprobs, 0).unsqueeze(1))
-
-
-class _Tiles:
-    """The logits of some tokens over some words at a time, in two buffers that all tiles share."""
-
-    def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, chunk_size: int
-    ) -> None:
-        self.dtype = torch.promote_types(hidden.dtype, torch.float32)
-        self.hidden, self.weight, self.bias, self.temperature = hidden, weight, bias, temperature
-        self.chunk_size = min(chunk_size, len(weight))
-        size = min(_TOKENS, len(hidden)) * self.chunk_size
-        self.buffer, self.other = (hidden.new_empty(size, dtype=self.dtype) for _ in range(2))
-
-    def words(self) -> Iterator[slice]:
-        return _slices(len(self.weight), self.chunk_size)
-
-    def rows(self) -> Iterator[slice]:
-        return _slices(len(self.hidden), _TOKENS)
-
-    def zeros(self, *shape: int) -> Tensor:
-        return self.hidden.new_zeros(shape, dtype=self.dtype)
-
-    def spare(self, tile: Tensor) -> Tensor:
-        """The second buffer, in a tile's shape."""
-        return self.other[: tile.numel()].view(tile.shape)
-
-    def logits(self, rows: slice, words: slice) -> Tensor:
-        hidden, weight = self.hidden[rows], self.weight[words]
-        size = len(hidden) * len(weight)
-        tile = self.buffer[:size].view(len(hidden), len(weight))
-        with torch.autocast(hidden.device.type, enabled=False):
-            if tile.dtype == hidden.dtype:
-                torch.mm(hidden, weight.mT, out=tile)
-            elif hidden.is_cuda:
-                torch.mm(hidden, weight.mT, out_dtype=tile.dtype, out=tile)
-            else:
-                tile.copy_(hidden @ weight.mT)
-        if self.bias is not None:
-            tile.add_(self.bias[words])
-        return tile if self.temperature == 1 else tile.div_(self.temperature)
-
-
-def _slices(count: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _places(token_ids: Tensor, words: slice) -> tuple[Tensor, Tensor]:
-    """Where in a tile's words each token is, and whether it is there at all."""
-    place = token_ids - words.start
-    last = words.stop - words.start - 1
-    return place.clamp(0, last), (place >= 0) & (place <= last)
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    with torch.autocast(total.device.type, enabled=False):
-        if total.dtype == left.dtype:
-            total.addmm_(left, right)
-        elif total.is_cuda:
-            torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
-        else:
-            total += left @ right
-
-
 @_forward.register_fake
-def _(hidden: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    dtype = torch.promote_types(hidden.dtype, torch.float32)
-    return tuple(hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in range(3))
+def _(hidden: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    dtype, kept = wide(hidden.dtype), rest[-1]
+    numbers = (hidden.new_empty(hidden.shape[0], dtype=dtype) for _ in range(3))
+    return *numbers, hidden.new_empty(hidden.shape[0], kept, dtype=dtype)
 
 
 @_backward.register_fake
@@ -265,18 +196,17 @@ def _(_g: Any, _e: Any, hidden: Tensor, weight: Tensor, *rest: Any) -> tuple[Ten
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hidden, weight, bias, token_ids, *ctx.options = inputs
-    _, entropy, normaliser = output
+    hidden, weight, bias, token_ids, *ctx.options, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(hidden, weight, bias, token_ids, normaliser, entropy)
+    ctx.save_for_backward(hidden, weight, bias, token_ids, *output[1:])
 
 
-def _differentiate(ctx: Any, of_logprobs: Tensor | None, of_entropy: Tensor | None, _: Any) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, of_logprobs: Tensor | None, of_entropy: Tensor | None, *_: Any) -> tuple[Any, ...]:
     needed = list(ctx.needs_input_grad[:3])
     if of_logprobs is None and of_entropy is None:
-        return (None,) * 6
+        return (None,) * 7
     grads = _backward(of_logprobs, of_entropy, *ctx.saved_tensors, *ctx.options, needed)
-    return *(grad if wanted else None for grad, wanted in zip(grads, needed, strict=True)), None, None, None
+    return *(grad if wanted else None for grad, wanted in zip(grads, needed, strict=True)), *(None,) * 4
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -159,6 +159,7 @@ CASES = [
     case("token_entropy", "logits", temperature=0.7),
     case("linear_token_logprobs", "hidden weight token_ids", temperature=0.7),
     case("linear_token_logprobs", "hidden weight token_ids bias", chunk_size=5),
+    case("linear_token_logprobs", "hidden weight token_ids", chunk_size=2, keep_logits=0.5),
     case("approximate_kl", "log_ratio mask"),
     case("clip_fraction", "clipped mask"),
     case("effective_sample_size", "log_ratio mask"),

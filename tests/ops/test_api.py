@@ -37,6 +37,7 @@ LAYERS = [
     "_sequence_surrogates",
     "_covariance_surrogates",
     "_logprobs",
+    "_linear_tiles",
     "_linear_logprobs",
     "_losses",
     "_policy_diagnostics",

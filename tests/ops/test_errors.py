@@ -70,6 +70,7 @@ BAD_VALUES = [
     ("kl_estimate", "estimator", ["k4", "K1"], "'k1', 'k2', 'k3' or 'k3+'"),
     ("linear_token_logprobs", "chunk_size", [0, -1], "at least 1"),
     ("linear_token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
+    ("linear_token_logprobs", "keep_logits", [-0.1, 1.1, math.nan], "in [0, 1]"),
     ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
     ("noise_share", "temperature", [0, -0.05, math.nan], "above 0"),
     ("segment_mean_pool", "num_segments", [0, -1], "at least 1"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import clipo_ops._linear_logprobs as tiled
+import clipo_ops._linear_tiles as tiled
 from clipo_ops import linear_token_logprobs, token_entropy, token_logprobs
 
 from . import oracles
@@ -16,6 +16,7 @@ from .helpers import HALF, assert_same, gradients
 from .strategies import SEEDS, TEMPERATURES, noise
 
 CHUNKS = st.sampled_from([1, 3, 5, 4096])
+KEPT = st.sampled_from([0.0, 0.5, 1.0])
 
 
 class Head:
@@ -41,7 +42,7 @@ class Head:
 
 @pytest.fixture(params=[2, 4096], ids=lambda count: f"{count} tokens a tile")
 def _rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "_TOKENS", request.param)
+    monkeypatch.setattr(tiled, "TOKENS", request.param)
 
 
 @given(SEEDS, st.sampled_from([0.0, 1.0, 50.0, 1e4]), TEMPERATURES, CHUNKS)
@@ -54,10 +55,13 @@ def test_agrees_with_the_oracle(seed: int, size: float, temperature: float, chun
 
 
 @pytest.mark.usefixtures("_rows")
-@given(SEEDS, TEMPERATURES, CHUNKS)
-def test_value_and_gradients_are_those_of_full_logits(seed: int, temperature: float, chunk_size: int) -> None:
+@given(SEEDS, TEMPERATURES, CHUNKS, KEPT)
+def test_value_and_gradients_are_those_of_full_logits(
+    seed: int, temperature: float, chunk_size: int, keep: float
+) -> None:
     head = Head(seed)
-    actual = gradients(lambda *x: head(*x, temperature=temperature, chunk_size=chunk_size), *head.inputs)
+    options = {"temperature": temperature, "chunk_size": chunk_size, "keep_logits": keep}
+    actual = gradients(lambda *x: head(*x, **options), *head.inputs)
     assert_same(actual, gradients(lambda *x: head.full(*x, temperature=temperature), *head.inputs), atol=1e-8)
 
 
@@ -176,3 +180,24 @@ def test_logits_are_never_held() -> None:
         sum(x.sum() for x in linear_token_logprobs(hidden, weight, token_ids, chunk_size=128)).backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert weight.numel() * 4 <= largest < 256 * 4096 * 4 / 4
+
+
+def test_logits_are_kept_only_for_a_gradient_and_survive_it() -> None:
+    head = Head(0)
+    shapes = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        shapes.append(tuple(tensor.shape))
+        return tensor
+
+    def saved(keep: float) -> list[tuple[int, ...]]:
+        shapes.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            head(head.hidden.clone().requires_grad_(), head.weight, head.bias, chunk_size=2, keep_logits=keep)
+        return shapes.copy()
+
+    assert [(6, words) in saved(keep) for words, keep in ((0, 0.3), (2, 0.5), (4, 0.9), (5, 1.0))] == [True] * 4
+    leaf = head.hidden.clone().requires_grad_()
+    value = head(leaf, head.weight, head.bias, chunk_size=2, keep_logits=1.0).sum()
+    first, again = (torch.autograd.grad(value, leaf, retain_graph=True) for _ in range(2))
+    assert_same(first, again, rtol=0, atol=0)
