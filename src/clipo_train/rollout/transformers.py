@@ -1,17 +1,17 @@
-"""The rollout engine that every model has: `generate` of transformers, on the policy's own weights."""
+"""The rollout engine that every model has: the policy itself."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from clipo_train.rollout import Generation, Sampling
+from clipo_train.rollout.decoding import decode
 
 
 class TransformersEngine:
-    """Samples with `model.generate`. Nothing to sync: it is the policy itself that samples.
+    """Samples by the policy's own forward. Nothing to sync.
 
     Args:
         model: The policy.
@@ -25,8 +25,8 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         ends = model.generation_config.eos_token_id
         self.end_ids = [ends] if isinstance(ends, int) else list(ends)
-        # A model's own sampling defaults (top-k, repetition penalty, ...) would make the sampled distribution
-        # differ from the one that log-probabilities are taken under.
+        # Of a model's own sampling defaults (top-k, repetition penalty, ...) none is used, nor saved with the policy:
+        # what they sample from is not the distribution that log-probabilities are taken under.
         model.generation_config = GenerationConfig(eos_token_id=self.end_ids, pad_token_id=tokenizer.pad_token_id)
 
     def sync(self) -> None:
@@ -39,23 +39,18 @@ class TransformersEngine:
     def generate(self, prompts: Sequence[Sequence[int]], *, samples: int, sampling: Sampling) -> Generation:
         """See `RolloutEngine.generate`. Random numbers come from torch's default generator."""
         ids, attention_mask = self._pad_left(prompts)
-        sampled = sampling.temperature > 0
-        config = GenerationConfig(
-            max_new_tokens=sampling.max_new_tokens,
-            do_sample=sampled,
-            temperature=sampling.temperature if sampled else None,
-            top_k=0 if sampled else None,
-            top_p=sampling.top_p if sampled else None,
-            num_return_sequences=samples,
-            eos_token_id=self.end_ids,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
         self.model.train(False)
-        generate: Any = self.model.generate
-        tokens: Tensor = generate(
-            input_ids=ids, attention_mask=attention_mask, generation_config=config, synced_gpus=self.in_step
+        response = decode(
+            self.model,
+            ids,
+            attention_mask,
+            samples=samples,
+            sampling=sampling,
+            end_ids=self.end_ids,
+            pad_id=int(self.tokenizer.pad_token_id),
+            in_step=self.in_step,
         )
-        response = tokens[:, ids.shape[1] :]
+        tokens = torch.cat([ids.repeat_interleave(samples, 0), response], 1)
         ended = torch.isin(response, torch.tensor(self.end_ids, device=tokens.device))
         response_mask = ended.cumsum(1) - ended.long() == 0
         prompt_mask = attention_mask.bool().repeat_interleave(samples, 0)
