@@ -1,12 +1,12 @@
 """Our trainer next to TRL's: `.venv-trl/bin/python benchmarks/trainer_trl.py [--rounds 5] [--shape small]`.
 
 Both train the same model, built on the spot, on the same prompts: as many rollouts, the same reward, one epoch of two
-updates by the same AdamW, in float32 on one thread. In the shapes `small` and `medium` every response has the
-same number of tokens, since the model cannot end one: both do the same arithmetic, and no trainer can be much faster. In
-`ragged` a response ends with a chance of 1 / vocabulary at every token, as responses do; the limit is for it. TRL's
-trainer, ours without CLIPO, and ours with it take turns, each in a fresh
-process. A step is a batch of rollouts and its updates; counted are the median step after two to warm up, in seconds of
-CPU time, which on one thread are those of the clock when nothing else runs, and the process's peak of resident memory.
+updates by the same AdamW, in float32 on one thread. In `ragged` a response ends with a chance of 1 / vocabulary at
+every token, as responses do; the limit is for it. In `small` and `medium` all have the same number of tokens, since the
+model cannot end one: there both do the same arithmetic, and neither can be much faster. TRL's trainer, ours without
+CLIPO, and ours with it take turns, each in a fresh process. A step is a batch of rollouts and its updates; counted are
+the median step after two to warm up, in seconds of CPU time, which on one thread are those of the clock when nothing
+else runs, and the process's peak of resident memory.
 """
 
 import json

@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._importance import log_ratio, sequence_log_ratio
+from clipo_ops._importance import log_ratio
 from clipo_ops._masking import aggregate, sequence_lengths
 from clipo_ops._sequence_surrogates import geometric_mean_surrogate, vespo_surrogate
 from clipo_ops._surrogates import clipped_surrogate
@@ -208,5 +208,6 @@ def _sequence_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, epsilon_low: float, epsilon_high: float
 ) -> Tensor:
     """The clipped surrogate of the whole response's ratio, as one column."""
-    ratio = sequence_log_ratio(log_ratio(logprobs, old_logprobs, mask), mask).unsqueeze(1)
+    total = log_ratio(logprobs, old_logprobs, mask).sum(1, keepdim=True)  # it is 0 under the mask
+    ratio = total / sequence_lengths(mask).clamp(min=1).unsqueeze(1)  # `sequence_log_ratio`
     return clipped_surrogate(ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high).loss

@@ -131,9 +131,11 @@ def sapo_surrogate(
     advantage = per_token(advantages, d)
     tau = torch.full_like(advantage, temperature_negative).masked_fill(advantage > 0, temperature_positive)
     ratio = bounded_exp(d.detach())
-    gate = (tau * ratio).sub_(tau).sigmoid_()
+    scaled = tau * ratio
+    gate = (scaled - tau).sigmoid_()
     loss = gate * (advantage * -4 / tau)
-    return surrogate(with_slope(d, loss, gate.neg_().add_(1).mul_(ratio).mul_(loss).mul_(tau)), ratio, log_ratio.dtype)
+    slope = torch.addcmul(loss, loss, gate, value=-1).mul_(scaled)
+    return surrogate(with_slope(d, loss, slope), ratio, log_ratio.dtype)
 
 
 # --- what surrogates share. They write over their own temporaries only: a fresh buffer costs as much as the arithmetic.

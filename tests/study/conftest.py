@@ -8,8 +8,6 @@ import pytest
 import torch
 import yaml
 
-from clipo_train.testbed.warm_start import build_model, build_tokenizer
-
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
@@ -17,12 +15,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test bed's policy with random weights, as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("models") / "policy"
-    build_model(0).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    return folder
+def policy(untrained: Path) -> Path:
+    return untrained
 
 
 @pytest.fixture

@@ -8,21 +8,12 @@ import pytest
 import torch
 import yaml
 
-from clipo_train.testbed.warm_start import build_model, build_tokenizer, warm_start
+from clipo_train.testbed.warm_start import warm_start
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test bed's policy with random weights, as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("models") / "untrained"
-    build_model(0).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,6 @@ from torch import Tensor, nn
 
 from clipo_train.adapters.openrlhf.__main__ import main
 from clipo_train.adapters.openrlhf.policy import behind_remote
-from clipo_train.testbed.warm_start import build_model, build_tokenizer
 
 GROUP, ROLLOUTS = 4, 24
 
@@ -49,12 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test bed's policy with random weights, as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("models") / "untrained"
-    build_model(0).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    return folder
+def policy(untrained: Path) -> Path:
+    return untrained
 
 
 def rollouts(seed: int = 0, *, scores: bool = True) -> list[Experience]:

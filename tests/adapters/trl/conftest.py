@@ -11,7 +11,7 @@ from transformers import Qwen2ForCausalLM
 
 from clipo_train.adapters.trl import ClipoGRPOConfig, ClipoGRPOTrainer, ClipoRLOOConfig
 from clipo_train.testbed.arithmetic import problems
-from clipo_train.testbed.warm_start import build_model, build_tokenizer
+from clipo_train.testbed.warm_start import build_tokenizer
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,12 +56,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The test bed's policy with random weights, as a Hugging Face folder."""
-    folder = tmp_path_factory.mktemp("models") / "untrained"
-    build_model(0).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
-    return folder
+def policy(untrained: Path) -> Path:
+    return untrained
 
 
 @pytest.fixture(scope="session")
