@@ -46,7 +46,9 @@ def load_policy(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        older: Any = model  # transformers before 5.24 has the older name only
+        enable = getattr(model, "activation_checkpointing_enable", None) or older.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if config.chunked_head:
         chunk_head(model)
     return model, tokenizer
