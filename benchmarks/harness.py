@@ -28,9 +28,11 @@ def keep_freed_buffers() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | _KEEP_BUFFERS)  # noqa: S606
 
 
-def ordinary_environment() -> dict[str, str]:
-    """The environment for a child whose malloc is to be the usual one."""
-    return {name: value for name, value in os.environ.items() if name not in _KEEP_BUFFERS}
+def in_fresh_process(program: str, *arguments: str) -> str:
+    """What a program prints with these arguments and the usual malloc."""
+    environment = {name: value for name, value in os.environ.items() if name not in _KEEP_BUFFERS}
+    command = [sys.executable, program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout  # noqa: S603
 
 
 def time_side_by_side(candidates: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:

@@ -8,8 +8,6 @@ Ours is a dial between time and memory, `keep_logits`: the limit on both is to b
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -18,8 +16,8 @@ from harness import (
     Row,
     arguments_parser,
     extra_memory,
+    in_fresh_process,
     keep_freed_buffers,
-    ordinary_environment,
     publish,
     sized,
     time_side_by_side,
@@ -110,9 +108,7 @@ def liger(batch: Batch, loss_class: Callable[..., Callable[..., tuple[Tensor, ob
 
 
 def memory_in_a_fresh_process(name: str, dtype: str) -> int:
-    command = [sys.executable, __file__, "--dtype", dtype, "--memory-of", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ordinary_environment())  # noqa: S603
-    return int(done.stdout.splitlines()[-1])
+    return int(in_fresh_process(__file__, "--dtype", dtype, "--memory-of", name).splitlines()[-1])
 
 
 def memory_of(name: str, dtype: torch.dtype) -> int:

@@ -6,8 +6,6 @@
 import argparse
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 
 import torch
@@ -15,8 +13,8 @@ from harness import (
     Row,
     arguments_parser,
     extra_memory,
+    in_fresh_process,
     keep_freed_buffers,
-    ordinary_environment,
     publish,
     seconds,
     sized,
@@ -89,7 +87,7 @@ class Batch:
 
 def against_official(rounds: int) -> list[Row]:
     """Both scopes against the official code's formulation, in a process whose malloc is the usual one."""
-    times = json.loads(in_fresh_process("--times-against-official", str(max(3, rounds // 3))))
+    times = json.loads(in_fresh_process(__file__, "--times-against-official", str(max(3, rounds // 3))))
     what = f"contrastive_loss, forward and backward, {ROLLOUTS} x {DIM}, {{}}: supcon_out / official"
     wanted = {"group": 1 / 300, "batch": 0.5}
     return [
@@ -145,7 +143,7 @@ def memory() -> list[Row]:
     extras = {}
     limits = {"equal groups": 3.0, "shuffled ids": 3.0, "official": None}
     for name in (*limits, "batch scope", "batch scope, official", "batch scope, 65536 x 128"):
-        extras[name] = int(in_fresh_process("--memory-of", name))
+        extras[name] = int(in_fresh_process(__file__, "--memory-of", name))
     for name, wanted in limits.items():
         rows.append(sized(f"contrastive_loss, extra memory, {name} / the embeddings", extras[name], size, wanted))
     ours, pairs, large = (extra for name, extra in extras.items() if name not in limits)
@@ -155,13 +153,6 @@ def memory() -> list[Row]:
         sized(f"{what}: tiles / official", ours, pairs, 0.1),
         sized(f"{what}: 65536 x 128 / 2 GB", large, 2e9, 1.0),
     ]
-
-
-def in_fresh_process(*arguments: str) -> str:
-    """What this program prints with these arguments and the usual malloc."""
-    command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ordinary_environment())  # noqa: S603
-    return done.stdout
 
 
 def memory_of(name: str) -> int:

@@ -16,7 +16,7 @@ from clipo_ops import token_entropy, token_logprobs
 from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
 from clipo_train.errors import ConfigError
-from clipo_train.rollout import Generation
+from clipo_train.rollout import Generation, positions
 from clipo_train.testbed import warm_start
 from clipo_train.types import Example
 
@@ -114,7 +114,7 @@ def forward(
         output = model(
             input_ids=generation.tokens,
             attention_mask=attention_mask,
-            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),  # as `generate` counts under left padding
+            position_ids=positions(attention_mask),
             use_cache=False,
             logits_to_keep=width + 1,
         )

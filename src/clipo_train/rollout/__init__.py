@@ -101,6 +101,11 @@ class Generation(NamedTuple):
         )
 
 
+def positions(attention_mask: Int[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
+    """The place of each token in its row, without the padding on the left: as `generate` of transformers counts."""
+    return (attention_mask.cumsum(1) - 1).clamp(min=0)
+
+
 class RolloutEngine(Protocol):
     """Samples completions from the current policy."""
 

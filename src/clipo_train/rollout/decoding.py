@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel, TopPLogitsWarper
 
-from clipo_train.rollout import Sampling
+from clipo_train.rollout import Sampling, positions
 
 _WORTH_LEAVING_OUT = 1 / 8  # of the rows in a step, since what is cached of the others is copied then
 
@@ -49,9 +49,12 @@ def decode(
     """
     call: Any = model
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    places = (attention_mask.cumsum(1) - 1).clamp(min=0)
     output = call(
-        input_ids=prompts, attention_mask=attention_mask, position_ids=places, use_cache=True, logits_to_keep=1
+        input_ids=prompts,
+        attention_mask=attention_mask,
+        position_ids=positions(attention_mask),
+        use_cache=True,
+        logits_to_keep=1,
     )
     cache = output[name]
     cache.batch_repeat_interleave(samples)
@@ -64,9 +67,10 @@ def decode(
         drawn = _draw(logits, rows, len(responses), sampling)
         responses[rows, step] = torch.where(alive, drawn, pad_id)
         alive = alive & torch.isin(drawn, ends).logical_not()
-        if step + 1 == sampling.max_new_tokens or not _anyone(alive, in_step):
+        left = int(alive.sum())
+        if step + 1 == sampling.max_new_tokens or not (_anywhere(alive) if in_step else left):
             return responses[:, : step + 1]
-        if int(alive.sum()) <= (1 - _WORTH_LEAVING_OUT) * len(alive):
+        if left <= (1 - _WORTH_LEAVING_OUT) * len(alive):
             kept = alive.nonzero().squeeze(1)
             kept = kept if len(kept) else rows.new_zeros(1)  # others go on, and wait for this process in every layer
             cache.batch_select_indices(kept)
@@ -91,8 +95,8 @@ def _draw(logits: Tensor, rows: Tensor, count: int, sampling: Sampling) -> Tenso
     return (scores.softmax(-1) / (noise if len(rows) == count else noise[rows])).argmax(-1)
 
 
-def _anyone(alive: Tensor, in_step: bool) -> bool:
+def _anywhere(alive: Tensor) -> bool:
+    """Whether a row of any process goes on."""
     going = alive.any().long()
-    if in_step:
-        torch.distributed.all_reduce(going, torch.distributed.ReduceOp.MAX)
+    torch.distributed.all_reduce(going, torch.distributed.ReduceOp.MAX)
     return bool(going)
