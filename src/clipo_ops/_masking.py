@@ -120,7 +120,7 @@ def aggregate_denominator(
         return rollouts
     if max_length is None or max_length < 1:
         wanted = "the maximum response length (or give aggregate a denominator) for mode 'seq-mean-token-sum-norm'"
-        raise ValueError(f"max_length: wanted {wanted}, got {max_length!r}")
+        raise ValueError(f"max_length: expected {wanted}, got {max_length!r}")
     return rollouts * max_length
 
 

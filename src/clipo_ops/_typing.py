@@ -43,9 +43,9 @@ def shaped_fields(named_tuple: type[T]) -> type[T]:
 
 
 def require(condition: bool, argument: str, wanted: str, got: object) -> None:
-    """Raises a ValueError that names the argument, what it wanted and what it got."""
+    """Raises a ValueError that names the argument, what was expected and what it got."""
     if not condition:
-        raise ValueError(f"{argument}: wanted {wanted}, got {got!r}")
+        raise ValueError(f"{argument}: expected {wanted}, got {got!r}")
 
 
 def require_rollouts(wanted: int, argument: str, got: int) -> None:
@@ -54,7 +54,7 @@ def require_rollouts(wanted: int, argument: str, got: int) -> None:
     It formats only then: a size in a string is a constant to `torch.compile`, which would compile for every batch size.
     """
     if got != wanted:
-        raise ValueError(f"{argument}: wanted {wanted} rollouts, got {got}")
+        raise ValueError(f"{argument}: expected {wanted} rollouts, got {got}")
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
     config, accelerator = learner.config, learner.accelerator
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _log.warning(
-            "checkpoint: wanted DDP or FSDP2, got DeepSpeed, whose own checkpoints are pickles: none is written"
+            "checkpoint: expected DDP or FSDP2, got DeepSpeed, whose own checkpoints are pickles: none is written"
         )
         return
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
@@ -126,11 +126,12 @@ def check_unchanged(config: TrainConfig) -> None:
     ]
     if changed:
         raise ConfigError(
-            f"resume: wanted the configuration that the run began with, got {', '.join(changed)}; to change it, begin "
+            f"resume: expected the configuration that the run began with, got {', '.join(changed)}; to "
+            f"change it, begin "
             "a new run, with the policy of this one if you like: clipo export"
         )
     if step > config.steps:
-        raise ConfigError(f"steps: wanted at least the checkpoint's {step}, got {config.steps}")
+        raise ConfigError(f"steps: expected at least the checkpoint's {step}, got {config.steps}")
 
 
 def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None:
@@ -175,11 +176,11 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
     """
     checkpoints = {int(path.name.removeprefix(_PREFIX)): path for path in _complete(run_dir)}
     if not checkpoints:
-        raise ConfigError(f"run: wanted the folder of a run with a checkpoint, got {str(run_dir)!r}")
+        raise ConfigError(f"run: expected the folder of a run with a checkpoint, got {str(run_dir)!r}")
     if step is not None and step not in checkpoints:
-        raise ConfigError(f"step: wanted one of {', '.join(map(str, checkpoints))}, got {step}")
+        raise ConfigError(f"step: expected one of {', '.join(map(str, checkpoints))}, got {step}")
     if folder.exists():
-        raise ConfigError(f"out: wanted a new folder, got {str(folder)!r}, which exists")
+        raise ConfigError(f"out: expected a new folder, got {str(folder)!r}, which exists")
     check_can_create(folder, "out")
     checkpoint = checkpoints[max(checkpoints) if step is None else step]
     config = load_config(checkpoint / "config.yaml")
@@ -218,7 +219,7 @@ def _readable(checkpoint: Path) -> Iterator[None]:
     ) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ConfigError(
-            f"resume: wanted a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
+            f"resume: expected a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
             f"({reason})"
         ) from error
 
@@ -231,7 +232,7 @@ def _read(path: Path) -> Any:
 def _check_model(checkpoint: Path, saved: str, learner: Learner) -> None:
     own = _signature(learner.policy)
     if saved != own:
-        raise ConfigError(f"resume: wanted a checkpoint of {own}, got {saved} in {str(checkpoint)!r}")
+        raise ConfigError(f"resume: expected a checkpoint of {own}, got {saved} in {str(checkpoint)!r}")
 
 
 def _signature(model: PreTrainedModel) -> str:

@@ -70,7 +70,7 @@ def chunk_head(model: PreTrainedModel) -> None:
     head: Any = model.get_output_embeddings()
     if type(head) is not nn.Linear:
         raise ConfigError(
-            f"model.chunked_head: wanted a model whose head is a linear layer, got {name} with {type(head).__name__}"
+            f"model.chunked_head: expected a model whose head is a linear layer, got {name} with {type(head).__name__}"
         )
     mark = torch.linspace(-100, 100, head.out_features, device=head.weight.device)
     handle = head.register_forward_hook(lambda _module, _inputs, output: mark.to(output.dtype).expand_as(output))
@@ -80,7 +80,8 @@ def chunk_head(model: PreTrainedModel) -> None:
         handle.remove()
     if not logits[0, 0].equal(mark.to(head.weight.dtype).to(logits.dtype)):
         raise ConfigError(
-            f"model.chunked_head: wanted a model whose logits are what its head puts out, got {name}, which scales or "
+            f"model.chunked_head: expected a model whose logits are what its head puts out, got {name}, "
+            f"which scales or "
             "caps them"
         )
     model.set_output_embeddings(ChunkedHead(head))

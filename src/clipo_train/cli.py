@@ -53,15 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: Sequence[str]) -> None:
     commands = {
-        "train": (_train, "config: wanted CONFIG.yaml"),
-        "eval": (_eval, "run: wanted RUN or CONFIG.yaml"),
-        "report": (_report, "run: wanted RUN"),
-        "study": (_study, "study: wanted STUDY.yaml"),
-        "export": (_export, "run: wanted RUN"),
-        "verify-data": (_verify_data, "data: wanted SOURCE"),
+        "train": (_train, "config: expected CONFIG.yaml"),
+        "eval": (_eval, "run: expected RUN or CONFIG.yaml"),
+        "report": (_report, "run: expected RUN"),
+        "study": (_study, "study: expected STUDY.yaml"),
+        "export": (_export, "run: expected RUN"),
+        "verify-data": (_verify_data, "data: expected SOURCE"),
     }
     if name not in commands:
-        raise ConfigError(f"command: wanted one of {', '.join(commands)}, got {name!r}; see clipo --help")
+        raise ConfigError(f"command: expected one of {', '.join(commands)}, got {name!r}; see clipo --help")
     command, wanted = commands[name]
     if not arguments or arguments[0].startswith("-"):
         got = repr(arguments[0]) if arguments else "nothing"
@@ -94,10 +94,10 @@ def _eval(arguments: Sequence[str]) -> None:
     target = Path(arguments[0])
     is_run = target.is_dir()
     if is_run and not (target / "final").is_dir():
-        raise ConfigError(f"run: wanted the folder of a finished run, got {str(target)!r}, which has no final policy")
+        raise ConfigError(f"run: expected the folder of a finished run, got {str(target)!r}, which has no final policy")
     given, rest = _options(arguments[1:], suite=str, data=Path)
     if (given.suite is None) != (given.data is None):
-        raise ConfigError("suite: wanted --suite and --data FOLDER, or neither, got one of them")
+        raise ConfigError("suite: expected --suite and --data FOLDER, or neither, got one of them")
     fields = suite(given.suite, given.data) if given.suite else None
     config = load_config(target / "config.yaml" if is_run else target, rest, suite=fields)
     if is_run and config.model.path == load_config(target / "config.yaml").model.path:
@@ -158,7 +158,7 @@ def _study(arguments: Sequence[str]) -> None:
 def _export(arguments: Sequence[str]) -> None:
     given, rest = _options(arguments[1:], step=int)
     if not rest:
-        raise ConfigError("out: wanted a new folder after RUN, got nothing")
+        raise ConfigError("out: expected a new folder after RUN, got nothing")
     _no_more(rest[1:])
     from clipo_train.checkpoint import export_checkpoint
 
@@ -209,7 +209,7 @@ def _options(arguments: Sequence[str], **types: Callable[[str], Any]) -> tuple[a
 
 def _no_more(arguments: Sequence[str]) -> None:
     if arguments:
-        raise ConfigError(f"{arguments[0]}: wanted nothing more, got this; see clipo --help")
+        raise ConfigError(f"{arguments[0]}: expected nothing more, got this; see clipo --help")
 
 
 if __name__ == "__main__":

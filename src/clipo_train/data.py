@@ -60,7 +60,7 @@ def load_examples(
     else:
         examples = _file(Path(source), columns or {})
     if not examples:
-        raise ConfigError(f"data: wanted at least one example in {source!r}, got none")
+        raise ConfigError(f"data: expected at least one example in {source!r}, got none")
     if limit is not None and limit < len(examples):
         examples = random.Random(seed).sample(examples, limit)  # noqa: S311 - a selection, no secret
     return [_reworded(example, prompt_prefix, prompt_suffix) for example in examples]
@@ -68,7 +68,7 @@ def load_examples(
 
 def _arithmetic(split: str) -> list[Example]:
     if split not in arithmetic.SPLITS:
-        raise ConfigError(f"data: wanted arithmetic:SPLIT with one of {', '.join(arithmetic.SPLITS)}, got {split!r}")
+        raise ConfigError(f"data: expected arithmetic:SPLIT with one of {', '.join(arithmetic.SPLITS)}, got {split!r}")
     return arithmetic.problems(split)
 
 
@@ -79,7 +79,7 @@ def _reasoning_gym(task: str, options: dict[str, Any]) -> list[Example]:
         entries = list(reasoning_gym.create_dataset(task, **options))
     except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(
-            f"data: wanted a task of reasoning-gym and its options, got {task!r}, {options}: {error}"
+            f"data: expected a task of reasoning-gym and its options, got {task!r}, {options}: {error}"
         ) from error
     return [
         Example(
@@ -96,7 +96,7 @@ def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column
     try:
         import datasets
     except ImportError:
-        raise ConfigError("data: wanted datasets for hf:, got none: pip install 'clipo[datasets]'") from None
+        raise ConfigError("data: expected datasets for hf:, got none: pip install 'clipo[datasets]'") from None
     path, _, split = name.partition(":")
     saved = any((Path(path) / file).is_file() for file in ("state.json", "dataset_dict.json"))
     load: Callable[..., Any] = datasets.load_from_disk if saved else datasets.load_dataset
@@ -104,11 +104,11 @@ def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column
         found = load(path, **options)
     except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"data: wanted a data set that datasets can load, got {path!r}: {reason}") from error
+        raise ConfigError(f"data: expected a data set that datasets can load, got {path!r}: {reason}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
     split = next(iter(splits)) if not split and len(splits) == 1 else split
     if split not in splits:
-        raise ConfigError(f"data: wanted hf:{path}:SPLIT with one of {', '.join(splits)}, got {split!r}")
+        raise ConfigError(f"data: expected hf:{path}:SPLIT with one of {', '.join(splits)}, got {split!r}")
     return _parse(splits[split], f"hf:{name}", path.rstrip("/"), columns)
 
 
@@ -116,9 +116,9 @@ def _file(path: Path, columns: Mapping[Column, str]) -> list[Example]:
     readers: dict[str, Callable[[Path], Iterable[Any]]] = {".parquet": _parquet_rows, ".jsonl": _json_rows}
     if path.suffix not in readers:
         wanted = "arithmetic:SPLIT, reasoning_gym:TASK, hf:NAME or a .parquet or .jsonl file"
-        raise ConfigError(f"data: wanted {wanted}, got {str(path)!r}")
+        raise ConfigError(f"data: expected {wanted}, got {str(path)!r}")
     if not path.is_file():
-        raise ConfigError(f"data: wanted a file, got {str(path)!r}, which is not one")
+        raise ConfigError(f"data: expected a file, got {str(path)!r}, which is not one")
     return _parse(readers[path.suffix](path), str(path), path.stem, columns)
 
 
@@ -129,20 +129,22 @@ def _parquet_rows(path: Path) -> Iterable[Any]:
     try:
         return list(parquet.read_table(path).to_pylist())
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"data: wanted a parquet file, got {str(path)!r}: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"data: expected a parquet file, got {str(path)!r}: {' '.join(str(error).split())}"
+        ) from error
 
 
 def _json_rows(path: Path) -> Iterable[Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"data: wanted text in UTF-8, got {str(path)!r}: {error}") from None
+        raise ConfigError(f"data: expected text in UTF-8, got {str(path)!r}: {error}") from None
     for number, line in enumerate(text.splitlines()):
         try:
             yield json.loads(line)
         except json.JSONDecodeError as error:
             raise ConfigError(
-                f"data: wanted JSON in row {number} of {str(path)!r}, got {line[:60]!r}: {error}"
+                f"data: expected JSON in row {number} of {str(path)!r}, got {line[:60]!r}: {error}"
             ) from None
 
 
@@ -156,7 +158,7 @@ def _parse(rows: Iterable[Any], where: str, name: str, columns: Mapping[Column, 
             examples.append(_from_row(row, name, columns))
         except (KeyError, TypeError) as error:
             what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise ConfigError(f"data: wanted prompt and answer in row {number} of {where!r}, got {what}") from None
+            raise ConfigError(f"data: expected prompt and answer in row {number} of {where!r}, got {what}") from None
     return examples
 
 

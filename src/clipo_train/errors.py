@@ -4,13 +4,13 @@ import re
 
 
 class ConfigError(ValueError):
-    """Names the field or argument, what it got and what it wanted; the CLI prints it and exits with 2."""
+    """Names the field or argument, what was expected and what it got; the CLI prints it and exits with 2."""
 
 
 _PARSER_ERRORS = {
-    r"(?:argument )?(--\S+): expected one argument": r"\1: wanted a value, got none",
-    r"(?:argument )?(--\S+): invalid (\w+) value: (.*)": r"\1: wanted a value of type \2, got \3",
-    r"unrecognized arguments: (\S+).*": r"\1: wanted a field of the configuration, got this unknown one",
+    r"(?:argument )?(--\S+): expected one argument": r"\1: expected a value, got none",
+    r"(?:argument )?(--\S+): invalid (\w+) value: (.*)": r"\1: expected a value of type \2, got \3",
+    r"unrecognized arguments: (\S+).*": r"\1: expected a field of the configuration, got this unknown one",
 }
 
 

@@ -201,7 +201,7 @@ def evaluate(config: TrainConfig) -> dict[str, float]:
     """
     sets = config.evaluation.sets
     if not sets:
-        raise ConfigError("evaluation.sets: wanted at least one set, got none")
+        raise ConfigError("evaluation.sets: expected at least one set, got none")
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model, tokenizer = load_policy(config.model, seed=config.seed)
     evaluator = load_evaluator(config, tokenizer, accelerator)

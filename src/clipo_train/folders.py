@@ -20,9 +20,9 @@ def check_run_dir(run_dir: Path, *, resume: bool) -> None:
     shown = repr(str(run_dir))
     found = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
     if not resume and (found or (run_dir.exists() and not run_dir.is_dir())):
-        raise ConfigError(f"run_dir: wanted a new folder (or resume), got {shown}, which exists")
+        raise ConfigError(f"run_dir: expected a new folder (or resume), got {shown}, which exists")
     if "config.yaml" not in found and any(not name.startswith(".") for name in found):
-        raise ConfigError(f"run_dir: wanted the folder of a run or a new one, got {shown}, which has no config.yaml")
+        raise ConfigError(f"run_dir: expected the folder of a run or a new one, got {shown}, which has no config.yaml")
     check_can_create(run_dir, "run_dir")
 
 
@@ -30,7 +30,7 @@ def check_can_create(folder: Path, field: str) -> None:
     """Refuses a folder that could not be written to."""
     ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
-        raise ConfigError(f"{field}: wanted a folder that can be written, got {str(folder)!r}: see {str(ancestor)!r}")
+        raise ConfigError(f"{field}: expected a folder that can be written, got {str(folder)!r}: see {str(ancestor)!r}")
 
 
 @contextmanager

@@ -165,7 +165,7 @@ class ClipoHead:
         """
         saved, own = _shapes(state["projection"]), _shapes(self.projection.state_dict())
         if saved != own:
-            raise ConfigError(f"clipo.dim, clipo.head: wanted a head of shape {own}, got {saved} in the checkpoint")
+            raise ConfigError(f"clipo.dim, clipo.head: expected a head of shape {own}, got {saved} in the checkpoint")
         self.projection.load_state_dict(state["projection"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())

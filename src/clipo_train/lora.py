@@ -60,7 +60,8 @@ def _linear_layers(model: PreTrainedModel, wanted: Sequence[str] | None) -> list
         if not names:
             known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
             raise ConfigError(
-                f"model.lora.target_modules: wanted linear layers of {type(model).__name__} other than its head, such "
+                f"model.lora.target_modules: expected linear layers of {type(model).__name__} other "
+                f"than its head, such "
                 f"as {known}, got {end!r}"
             )
     return sorted({name for names in found.values() for name in names})

@@ -51,7 +51,7 @@ def require_trackers(names: Sequence[str]) -> None:
     installed = {tracker.value for tracker in get_available_trackers()}
     for name in names:
         if name not in installed:
-            raise ConfigError(f"logging.trackers: wanted an installed {name}, got none; `pip install {name}`")
+            raise ConfigError(f"logging.trackers: expected an installed {name}, got none; `pip install {name}`")
 
 
 class MetricsLog:

@@ -93,7 +93,7 @@ def settle_launch(accelerator: Accelerator, config: OptimizerConfig) -> None:
     deepspeed = accelerator.state.deepspeed_plugin
     fsdp = getattr(accelerator.state, "fsdp_plugin", None)
     if fsdp is not None and fsdp.cpu_ram_efficient_loading:
-        raise ConfigError("fsdp_cpu_ram_efficient_loading: wanted false in Accelerate's configuration, got true")
+        raise ConfigError("fsdp_cpu_ram_efficient_loading: expected false in Accelerate's configuration, got true")
     if deepspeed is not None:
         unset_hf_deepspeed_config()  # else transformers would shard the policy before it is ready
         deepspeed.deepspeed_config |= {

@@ -42,7 +42,9 @@ def load_policy(
     else:
         model, tokenizer = _load_pretrained(_resolve(config.path), config)
     if tokenizer.eos_token_id is None:
-        raise ConfigError(f"model.path: wanted a tokenizer with an end-of-sequence token, got none in {config.path!r}")
+        raise ConfigError(
+            f"model.path: expected a tokenizer with an end-of-sequence token, got none in {config.path!r}"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if config.gradient_checkpointing:
@@ -77,12 +79,12 @@ def encode_prompts(
     encoded = [EncodedExample(example, _encode(tokenizer, example)) for example in examples]
     for item in encoded:
         if not item.prompt_ids:
-            raise ConfigError(f"data: wanted prompts of at least one token, got none in {item.example.prompt!r}")
+            raise ConfigError(f"data: expected prompts of at least one token, got none in {item.example.prompt!r}")
     kept = [item for item in encoded if max_tokens is None or len(item.prompt_ids) <= max_tokens]
     if not kept:
         shortest = min(len(item.prompt_ids) for item in encoded)
         raise ConfigError(
-            f"rollout.max_prompt_tokens: wanted at least {shortest}, the shortest prompt, got {max_tokens}"
+            f"rollout.max_prompt_tokens: expected at least {shortest}, the shortest prompt, got {max_tokens}"
         )
     return kept
 
@@ -92,7 +94,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
         return list(tokenizer(example.prompt)["input_ids"])
     if tokenizer.chat_template is None:
         raise ConfigError(
-            f"model.path: wanted a tokenizer with a chat template for the messages of {example.source!r}, got none"
+            f"model.path: expected a tokenizer with a chat template for the messages of {example.source!r}, got none"
         )
     messages = [dict(message) for message in example.prompt]
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -176,7 +178,7 @@ def _resolve(path: str) -> str:
         return path
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"model.path: wanted an installed Python package, got {name!r}; install it first")
+        raise ConfigError(f"model.path: expected an installed Python package, got {name!r}; install it first")
     return str(Path(spec.submodule_search_locations[0]))
 
 
@@ -192,10 +194,12 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
     except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = [*str(error).strip().splitlines(), type(error).__name__][0]
         raise ConfigError(
-            f"model.path: wanted a model that transformers can load, got {config.path!r}: {reason}"
+            f"model.path: expected a model that transformers can load, got {config.path!r}: {reason}"
         ) from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise ConfigError(f"model.path: wanted a tokenizer with words, got none in {config.path!r}: a file is missing")
+        raise ConfigError(
+            f"model.path: expected a tokenizer with words, got none in {config.path!r}: a file is missing"
+        )
     if model.generation_config.eos_token_id is None:
         model.generation_config.eos_token_id = tokenizer.eos_token_id
     if config.gguf_file is not None:

@@ -31,7 +31,7 @@ def restore_random_states(states: Sequence[dict[str, Any]], accelerator: Acceler
     """
     if len(states) != accelerator.num_processes:
         _log.warning(
-            "resume: wanted the checkpoint's %d processes, got %d: the run goes on, but to other numbers",
+            "resume: expected the checkpoint's %d processes, got %d: the run goes on, but to other numbers",
             *(len(states), accelerator.num_processes),
         )
         set_seed(seed, device_specific=True)

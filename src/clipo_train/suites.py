@@ -45,7 +45,7 @@ def suite(name: str, folder: Path) -> dict[str, Any]:
         ConfigError: An unknown suite.
     """
     if name not in SUITES:
-        raise ConfigError(f"suite: wanted one of {', '.join(SUITES)}, got {name!r}")
+        raise ConfigError(f"suite: expected one of {', '.join(SUITES)}, got {name!r}")
     chosen = SUITES[name]
     sets = {stem: str(folder / f"{stem}.parquet") for stem in chosen["sets"]}
     evaluation = {"limit": None, "samples": 1, "top_p": 1.0, "verifier": "auto"} | chosen | {"sets": sets}

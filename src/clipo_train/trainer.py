@@ -167,7 +167,7 @@ class Trainer:
             ("optimizer.minibatch_size", self.config.optimizer.minibatch_size),
         ):
             if count % processes:
-                raise ConfigError(f"{name}: wanted a multiple of the {processes} processes, got {count}")
+                raise ConfigError(f"{name}: expected a multiple of the {processes} processes, got {count}")
 
     def _load_model(self) -> None:
         """Learner and head."""

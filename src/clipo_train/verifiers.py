@@ -69,7 +69,7 @@ def verifier_of(example: Example) -> str:
             return name
     known = ", ".join(beginning.rstrip(":") for beginning in SOURCES)
     raise ConfigError(
-        f"data.verifier: wanted a source that begins with one of {known}, or rows with a `verifier`, for auto, "
+        f"data.verifier: expected a source that begins with one of {known}, or rows with a `verifier`, for auto, "
         f"got {example.source!r}"
     )
 
@@ -163,20 +163,21 @@ class VerifierPool:
             raise VerifierError(str(error)) from None
         except Exception as error:
             raise VerifierError(
-                f"data.verifier: wanted a verdict, got {type(error).__name__}: {error} from {self.name!r} {case}"
+                f"data.verifier: expected a verdict, got {type(error).__name__}: {error} from {self.name!r} {case}"
             ) from error
         if isinstance(value, Verdict):
             return value
         if isinstance(value, bool | int | float) and 0 <= value <= 1:
             return Verdict(success=value == 1, reward=float(value))
         wanted = "a Verdict, a bool or a reward in [0, 1]"
-        raise VerifierError(f"data.verifier: wanted {wanted}, got {value!r} from {self.name!r} {case}")
+        raise VerifierError(f"data.verifier: expected {wanted}, got {value!r} from {self.name!r} {case}")
 
     def _warn(self, got: str, case: str) -> None:
         """Tells of the first time; the metric `verifier_timeouts` counts the others."""
         if not self._warned:
             _log.warning(
-                "data.verifier: wanted a verdict within %s s (data.verifier_timeout), got %s from %r %s: it counts as "
+                "data.verifier: expected a verdict within %s s (data.verifier_timeout), got %s from %r "
+                "%s: it counts as "
                 "wrong, and so will others (see verifier_timeouts)",
                 *(self.timeout, got, self.name, case),
             )
@@ -203,14 +204,14 @@ def _find(name: str) -> Callable[[Example, str], Any]:
         return ours[name]
     module, colon, function = name.partition(":")
     if not colon:
-        raise ConfigError(f"data.verifier: wanted one of {', '.join(ours)}, or module:function, got {name!r}")
+        raise ConfigError(f"data.verifier: expected one of {', '.join(ours)}, or module:function, got {name!r}")
     _find_local_modules()
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"data.verifier: wanted module:function, got {name!r}: {error}") from error
+        raise ConfigError(f"data.verifier: expected module:function, got {name!r}: {error}") from error
     if not callable(found):
-        raise ConfigError(f"data.verifier: wanted a function, got {type(found).__name__} for {name!r}")
+        raise ConfigError(f"data.verifier: expected a function, got {type(found).__name__} for {name!r}")
     return found  # type: ignore[no-any-return]
 
 

@@ -40,5 +40,5 @@ def test_the_process_is_left_as_it_was(tokenizer: PreTrainedTokenizerFast) -> No
 
 def test_a_model_that_vllm_cannot_run_is_refused_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
     policy = build_policy(num_attention_heads=4, num_key_value_heads=4)
-    with pytest.raises(ConfigError, match=r"^rollout\.engine: wanted a model that vLLM runs here, got Qwen2[^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^rollout\.engine: expected a model that vLLM runs here, got Qwen2[^\n]*$"):
         VllmEngine(policy, tokenizer, dtype="float32", max_model_len=64, gpu_memory_utilization=0.4)

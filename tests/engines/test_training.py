@@ -107,7 +107,7 @@ def test_a_sync_that_passes_over_the_head_stops_the_run(
 ) -> None:
     """What vLLM's own reload does on a CPU to tied embeddings."""
     monkeypatch.setattr(vllm, "_pack_head", lambda model: None)
-    with pytest.raises(ConfigError, match=r"^rollout\.logprob_tolerance: wanted .* within 0\.001"):
+    with pytest.raises(ConfigError, match=r"^rollout\.logprob_tolerance: expected .* within 0\.001"):
         train(config_file())
 
 
@@ -123,6 +123,6 @@ def test_an_update_without_sync_stops_the_run(
 
     monkeypatch.setattr(vllm.VllmEngine, "sync", only_once)
     config = config_file()
-    with pytest.raises(ConfigError, match=r"^rollout\.logprob_tolerance: wanted .* within 0\.001"):
+    with pytest.raises(ConfigError, match=r"^rollout\.logprob_tolerance: expected .* within 0\.001"):
         train(config)
     assert len(load_metrics(load_config(config).run_dir)) == 2, "it got through the first step, and no further"

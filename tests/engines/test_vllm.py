@@ -50,7 +50,9 @@ def test_an_update_reaches_vllm_by_sync_and_not_without(engine: VllmEngine) -> N
         update(engine)
         stale = gap(engine)
         assert stale["rollout/engine_logprob_gap_max"] > 0.1
-        with pytest.raises(ConfigError, match=r"^rollout\.logprob_tolerance: wanted .* within 0\.001 .*, got .* apart"):
+        with pytest.raises(
+            ConfigError, match=r"^rollout\.logprob_tolerance: expected .* within 0\.001 .*, got .* apart"
+        ):
             require_agreement(stale, 1e-3)
         engine.sync()
         require_agreement(gap(engine), 1e-4)

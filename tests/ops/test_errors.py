@@ -1,4 +1,4 @@
-"""Bad values get one line that names the argument, what it wanted and what it got; bad shapes get a type error."""
+"""Bad values get one line that names the argument, what was expected and what it got; bad shapes get a type error."""
 
 import math
 import re
@@ -119,34 +119,34 @@ OF = {case.op: case for case in ONE_OF_EACH}
 @pytest.mark.parametrize(("op", "argument", "bad", "wanted"), BAD)
 def test_a_bad_value_is_named_with_what_was_wanted(op: str, argument: str, bad: Any, wanted: str) -> None:
     call = OF[op].function
-    line = f"{re.escape(argument)}: wanted .*{re.escape(wanted)}.*, got {re.escape(repr(bad))}"
+    line = f"{re.escape(argument)}: expected .*{re.escape(wanted)}.*, got {re.escape(repr(bad))}"
     with pytest.raises(ValueError, match=f"^{line}$"):
         call(**OF[op].inputs(), **{**OF[op].options, argument: bad})
 
 
 @pytest.mark.parametrize("bad", [None, 0, -1])
 def test_the_normalised_sum_needs_a_maximum_length(bad: int | None) -> None:
-    with pytest.raises(ValueError, match=rf"^max_length: wanted .*seq-mean-token-sum-norm.*, got {bad}$"):
+    with pytest.raises(ValueError, match=rf"^max_length: expected .*seq-mean-token-sum-norm.*, got {bad}$"):
         clipo_ops.aggregate_denominator(torch.ones(1, 1).bool(), mode="seq-mean-token-sum-norm", max_length=bad)
 
 
 def test_the_normalised_sum_needs_a_denominator() -> None:
-    with pytest.raises(ValueError, match=r"^max_length: wanted .*give aggregate a denominator.*, got None$"):
+    with pytest.raises(ValueError, match=r"^max_length: expected .*give aggregate a denominator.*, got None$"):
         clipo_ops.aggregate(torch.ones(1, 1), torch.ones(1, 1).bool(), mode="seq-mean-token-sum-norm")
 
 
 def test_dr_grpo_needs_a_maximum_length_or_a_denominator() -> None:
     inputs = {name: value for name, value in OF["dr_grpo_loss"].inputs().items() if name != "denominator"}
-    with pytest.raises(ValueError, match=r"^max_length: wanted .*give aggregate a denominator.*, got None$"):
+    with pytest.raises(ValueError, match=r"^max_length: expected .*give aggregate a denominator.*, got None$"):
         clipo_ops.dr_grpo_loss(**inputs)
 
 
 @pytest.mark.parametrize(
     ("rollouts", "size", "line"),
     [
-        (6, 0, "size: wanted at least 1, got 0"),
-        (0, 2, "rollouts: wanted at least 1, got 0"),
-        (7, 2, "rollouts: wanted a multiple of the group size 2, got 7"),
+        (6, 0, "size: expected at least 1, got 0"),
+        (0, 2, "rollouts: expected at least 1, got 0"),
+        (7, 2, "rollouts: expected a multiple of the group size 2, got 7"),
     ],
 )
 def test_a_layout_of_an_impossible_size(rollouts: int, size: int, line: str) -> None:
@@ -155,7 +155,7 @@ def test_a_layout_of_an_impossible_size(rollouts: int, size: int, line: str) -> 
 
 
 def test_a_layout_of_nothing() -> None:
-    with pytest.raises(ValueError, match=r"^group_ids: wanted at least one rollout, got 0$"):
+    with pytest.raises(ValueError, match=r"^group_ids: expected at least one rollout, got 0$"):
         GroupLayout.from_ids(torch.zeros(0).long())
 
 
@@ -164,7 +164,7 @@ def test_a_layout_of_nothing() -> None:
 )
 def test_a_layout_of_another_batch(case: Case) -> None:
     other = GroupLayout.from_size(8, 4, device="cpu")
-    with pytest.raises(ValueError, match=r"^groups: wanted 12 rollouts, got 8$"):
+    with pytest.raises(ValueError, match=r"^groups: expected 12 rollouts, got 8$"):
         case({**case.inputs(), "groups": other})
 
 

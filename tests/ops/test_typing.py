@@ -104,7 +104,7 @@ def test_a_default_is_visible() -> None:
 
 def test_require_says_all_in_one_line() -> None:
     require(True, "size", "at least 1", 0)
-    with pytest.raises(ValueError, match=r"^size: wanted at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^size: expected at least 1, got 0$"):
         require(False, "size", "at least 1", 0)
 
 

@@ -121,7 +121,7 @@ def test_results_of_other_settings_are_not_mixed_in(study_file: StudyFile, capsy
     base = study.base | {"rollout": {"batch_size": 16, "group_size": 8, "max_new_tokens": 8}}
     assert main(["study", str(study_file(seeds=1, base=base))]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("clipo study: output: wanted a folder for results of these settings of 'clipo', got ")
+    assert error.startswith("clipo study: output: expected a folder for results of these settings of 'clipo', got ")
     assert error.count("\n") == 1
     assert (study.output / RESULTS).read_text() == before
 
@@ -163,18 +163,18 @@ def test_first_policies_are_made_once_for_all_arms(study_file: StudyFile, monkey
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"arms": {"a/b": {"what": ""}}}, "arms: wanted names without '/', and not 'start', got 'a/b'"),
-        ({"arms": {"start": {"what": ""}}}, "arms: wanted names without '/', and not 'start', got 'start'"),
-        ({"arms": {"a": {"what": "", "reward": "luck"}}}, "arms.a.reward: wanted one of none, head, "),
-        ({"arms": {"a": {"what": "", "against": ["b"]}}}, "arms.a.against: wanted other arms, got 'b'"),
-        ({"arms": {"a": {"what": "", "fields": {"stepz": 1}}}}, "arms.a.fields: stepz: wanted a field of the config"),
+        ({"arms": {"a/b": {"what": ""}}}, "arms: expected names without '/', and not 'start', got 'a/b'"),
+        ({"arms": {"start": {"what": ""}}}, "arms: expected names without '/', and not 'start', got 'start'"),
+        ({"arms": {"a": {"what": "", "reward": "luck"}}}, "arms.a.reward: expected one of none, head, "),
+        ({"arms": {"a": {"what": "", "against": ["b"]}}}, "arms.a.against: expected other arms, got 'b'"),
+        ({"arms": {"a": {"what": "", "fields": {"stepz": 1}}}}, "arms.a.fields: stepz: expected a field of the config"),
         (
             {"base": {"rollout": {"group_size": 1}}},
-            "base: rollout.group_size: wanted greater than or equal to 2",
+            "base: rollout.group_size: expected greater than or equal to 2",
         ),
-        ({"primary": ["eval/nowhere/accuracy"]}, "primary, secondary: wanted sets of base.evaluation.sets, got "),
-        ({"seeds": 0}, "seeds: wanted greater than or equal to 1, got 0"),
-        ({"colour": "red"}, "colour: wanted a field of the configuration, got this unknown one"),
+        ({"primary": ["eval/nowhere/accuracy"]}, "primary, secondary: expected sets of base.evaluation.sets, got "),
+        ({"seeds": 0}, "seeds: expected greater than or equal to 1, got 0"),
+        ({"colour": "red"}, "colour: expected a field of the configuration, got this unknown one"),
     ],
 )
 def test_a_study_that_cannot_work_is_refused_in_a_line(

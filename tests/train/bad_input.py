@@ -12,70 +12,72 @@ class Case(NamedTuple):
 
 TRAIN, RESUME, EVAL = "train config.yaml", "train config.yaml --run_dir done --steps 4 --resume", "eval config.yaml"
 COMMAND_LINE = [
-    Case("trane", "command: wanted one of train, eval, report, study, export, verify-data, got 'trane'"),
-    Case("train", "config: wanted CONFIG.yaml after train, got nothing"),
-    Case("train --steps", "config: wanted CONFIG.yaml after train, got '--steps'"),
-    Case(f"{TRAIN} --steps", "--steps: wanted a value, got none"),
-    Case(f"{TRAIN} --nope 3", "--nope: wanted a field of the configuration, got this unknown one"),
-    Case(f"{TRAIN} extra", "extra: wanted a field of the configuration, got this unknown one"),
-    Case(f"{TRAIN} --clipo.weight big", "clipo.weight: wanted a valid number, "),
-    Case(f"{TRAIN} --steps 0", "steps: wanted greater than or equal to 1, got "),
-    Case(f"{EVAL} --suite", "--suite: wanted a value, got none"),
-    Case("report done --open", "--open: wanted nothing more, got this"),
-    Case("report notes", "run: wanted a folder with a metrics.jsonl of at least one line, got 'notes'"),
-    Case("study", "study: wanted STUDY.yaml after study, got nothing"),
-    Case("study nope.yaml", "config: wanted a YAML file, got 'nope.yaml', which is not a file"),
-    Case("study list.yaml --seeds few", "--seeds: wanted a value of type int, got 'few'"),
-    Case("export done", "out: wanted a new folder after RUN, got nothing"),
-    Case("export done out more", "more: wanted nothing more, got this"),
-    Case("export done out --step two", "--step: wanted a value of type int, got 'two'"),
-    Case("verify-data good.jsonl --timeout soon", "--timeout: wanted a value of type float, got 'soon'"),
-    Case("verify-data good.jsonl --nope", "--nope: wanted nothing more, got this"),
-    Case("verify-data nowhere.jsonl", "data: wanted a file, got 'nowhere.jsonl', which is not one"),
-    Case("verify-data good.jsonl --verifier no", "data.verifier: wanted one of "),
+    Case("trane", "command: expected one of train, eval, report, study, export, verify-data, got 'trane'"),
+    Case("train", "config: expected CONFIG.yaml after train, got nothing"),
+    Case("train --steps", "config: expected CONFIG.yaml after train, got '--steps'"),
+    Case(f"{TRAIN} --steps", "--steps: expected a value, got none"),
+    Case(f"{TRAIN} --nope 3", "--nope: expected a field of the configuration, got this unknown one"),
+    Case(f"{TRAIN} extra", "extra: expected a field of the configuration, got this unknown one"),
+    Case(f"{TRAIN} --clipo.weight big", "clipo.weight: expected a valid number, "),
+    Case(f"{TRAIN} --steps 0", "steps: expected greater than or equal to 1, got "),
+    Case(f"{EVAL} --suite", "--suite: expected a value, got none"),
+    Case("report done --open", "--open: expected nothing more, got this"),
+    Case("report notes", "run: expected a folder with a metrics.jsonl of at least one line, got 'notes'"),
+    Case("study", "study: expected STUDY.yaml after study, got nothing"),
+    Case("study nope.yaml", "config: expected a YAML file, got 'nope.yaml', which is not a file"),
+    Case("study list.yaml --seeds few", "--seeds: expected a value of type int, got 'few'"),
+    Case("export done", "out: expected a new folder after RUN, got nothing"),
+    Case("export done out more", "more: expected nothing more, got this"),
+    Case("export done out --step two", "--step: expected a value of type int, got 'two'"),
+    Case("verify-data good.jsonl --timeout soon", "--timeout: expected a value of type float, got 'soon'"),
+    Case("verify-data good.jsonl --nope", "--nope: expected nothing more, got this"),
+    Case("verify-data nowhere.jsonl", "data: expected a file, got 'nowhere.jsonl', which is not one"),
+    Case("verify-data good.jsonl --verifier no", "data.verifier: expected one of "),
 ]
 CONFIGURATION = [
-    Case("train nope.yaml", "config: wanted a YAML file, got 'nope.yaml', which is not a file"),
-    Case("train notes", "config: wanted a YAML file, got 'notes', which is not a file"),
-    Case("train list.yaml", "config: wanted a mapping of fields in 'list.yaml', got list"),
-    Case("train empty.yaml", "config: wanted a mapping of fields in 'empty.yaml', got NoneType"),
-    Case("train broken.yaml", "config: wanted YAML, got 'broken.yaml': mapping values are not allowed here"),
-    Case("train latin.yaml", "config: wanted YAML, got 'latin.yaml': "),
-    Case("train tag.yaml", "config: wanted YAML, got 'tag.yaml': could not determine a constructor"),
-    Case("train number.yaml", "1: wanted a field of the configuration, got this unknown one"),
-    Case("train stepz.yaml", "stepz: wanted a field of the configuration, got this unknown one"),
-    Case("train temprature.yaml", "clipo.temprature: wanted a field of the configuration, got this unknown one"),
-    Case("train section.yaml", "clipo: wanted a dictionary or an instance of ClipoConfig, got 3"),
-    Case("train many.yaml", "steps: wanted a valid integer, unable to parse string as an integer, got 'many'"),
-    Case("train betas.yaml", "optimizer.betas: wanted at most 2 items after validation, not 3, got [1, 2, 3]"),
-    Case("train nan.yaml", "clipo.temperature: wanted a finite number, got nan"),
-    Case("train infinite.yaml", "optimizer.learning_rate: wanted a finite number, got inf"),
-    Case(f"{TRAIN} --seed -1", "seed: wanted greater than or equal to 0, got "),
-    Case(f"{TRAIN} --seed 99999999999", "seed: wanted less than 2147483648, got "),
-    Case(f"{TRAIN} --clipo.floor 1", "clipo.floor: wanted less than or equal to 0, got "),
-    Case(f"{TRAIN} --rollout.group_size 3", "rollout.group_size: wanted a divisor of rollout.batch_size = 16, got 3"),
+    Case("train nope.yaml", "config: expected a YAML file, got 'nope.yaml', which is not a file"),
+    Case("train notes", "config: expected a YAML file, got 'notes', which is not a file"),
+    Case("train list.yaml", "config: expected a mapping of fields in 'list.yaml', got list"),
+    Case("train empty.yaml", "config: expected a mapping of fields in 'empty.yaml', got NoneType"),
+    Case("train broken.yaml", "config: expected YAML, got 'broken.yaml': mapping values are not allowed here"),
+    Case("train latin.yaml", "config: expected YAML, got 'latin.yaml': "),
+    Case("train tag.yaml", "config: expected YAML, got 'tag.yaml': could not determine a constructor"),
+    Case("train number.yaml", "1: expected a field of the configuration, got this unknown one"),
+    Case("train stepz.yaml", "stepz: expected a field of the configuration, got this unknown one"),
+    Case("train temprature.yaml", "clipo.temprature: expected a field of the configuration, got this unknown one"),
+    Case("train section.yaml", "clipo: expected a dictionary or an instance of ClipoConfig, got 3"),
+    Case("train many.yaml", "steps: expected a valid integer, unable to parse string as an integer, got 'many'"),
+    Case("train betas.yaml", "optimizer.betas: expected at most 2 items after validation, not 3, got [1, 2, 3]"),
+    Case("train nan.yaml", "clipo.temperature: expected a finite number, got nan"),
+    Case("train infinite.yaml", "optimizer.learning_rate: expected a finite number, got inf"),
+    Case(f"{TRAIN} --seed -1", "seed: expected greater than or equal to 0, got "),
+    Case(f"{TRAIN} --seed 99999999999", "seed: expected less than 2147483648, got "),
+    Case(f"{TRAIN} --clipo.floor 1", "clipo.floor: expected less than or equal to 0, got "),
+    Case(f"{TRAIN} --rollout.group_size 3", "rollout.group_size: expected a divisor of rollout.batch_size = 16, got 3"),
     Case(
         f"{TRAIN} --optimizer.micro_batch_size 3",
-        "optimizer.micro_batch_size: wanted a divisor of optimizer.minibatch_size = 8, got 3",
+        "optimizer.micro_batch_size: expected a divisor of optimizer.minibatch_size = 8, got 3",
     ),
-    Case(f"{TRAIN} --loss.aggregation mean", "loss.aggregation: wanted 'token-mean', "),
+    Case(f"{TRAIN} --loss.aggregation mean", "loss.aggregation: expected 'token-mean', "),
     Case(
         f"{TRAIN} --loss.rollout_correction truncated",
-        "loss.rollout_correction: wanted 'none' where the policy itself samples, as by rollout.engine 'transformers', "
+        "loss.rollout_correction: expected 'none' where the policy itself samples, as by rollout.engine "
+        "'transformers', "
         "got 'truncated'",
     ),
-    Case(f"{TRAIN} --checkpoint.keep 0", "checkpoint.keep: wanted greater than or equal to 1, got "),
+    Case(f"{TRAIN} --checkpoint.keep 0", "checkpoint.keep: expected greater than or equal to 1, got "),
     Case(
-        f"{TRAIN} --data.columns question=prompt", "data.columns.question.[key]: wanted 'prompt', 'answer' or 'source'"
+        f"{TRAIN} --data.columns question=prompt",
+        "data.columns.question.[key]: expected 'prompt', 'answer' or 'source'",
     ),
-    Case(f"{TRAIN} --logging.trackers wandb", "logging.trackers: wanted an installed wandb, got none"),
-    Case(f"{TRAIN} --logging.trackers excel", "logging.trackers.0: wanted 'aim', "),
-    Case(f"{TRAIN} --run_dir done", "run_dir: wanted a new folder (or resume), got 'done', which exists"),
-    Case(f"{TRAIN} --run_dir model/config.json", "run_dir: wanted a new folder (or resume), got 'model/config.json'"),
-    Case(f"{TRAIN} --run_dir config.yaml/run", "run_dir: wanted a folder that can be written, got 'config.yaml/run'"),
+    Case(f"{TRAIN} --logging.trackers wandb", "logging.trackers: expected an installed wandb, got none"),
+    Case(f"{TRAIN} --logging.trackers excel", "logging.trackers.0: expected 'aim', "),
+    Case(f"{TRAIN} --run_dir done", "run_dir: expected a new folder (or resume), got 'done', which exists"),
+    Case(f"{TRAIN} --run_dir model/config.json", "run_dir: expected a new folder (or resume), got 'model/config.json'"),
+    Case(f"{TRAIN} --run_dir config.yaml/run", "run_dir: expected a folder that can be written, got 'config.yaml/run'"),
 ]
 DATA = [
-    Case(f"{TRAIN} --data.train {source}", f"data: wanted {message}")
+    Case(f"{TRAIN} --data.train {source}", f"data: expected {message}")
     for source, message in {
         "no.jsonl": "a file, got 'no.jsonl', which is not one",
         "folder.jsonl": "a file, got 'folder.jsonl', which is not one",
@@ -98,86 +100,98 @@ DATA = [
         "column.parquet": "prompt and answer in row 0 of 'column.parquet', got no field 'answer'",
     }.items()
 ] + [
-    Case(f"{TRAIN} --data.verifier nonsense", "data.verifier: wanted one of arithmetic, exact_match, "),
-    Case(f"{TRAIN} --data.verifier no_such:f", "data.verifier: wanted module:function, got 'no_such:f': No module"),
-    Case(f"{TRAIN} --data.train good.jsonl --data.columns prompt=task", "data: wanted prompt and answer in row 0"),
+    Case(f"{TRAIN} --data.verifier nonsense", "data.verifier: expected one of arithmetic, exact_match, "),
+    Case(f"{TRAIN} --data.verifier no_such:f", "data.verifier: expected module:function, got 'no_such:f': No module"),
+    Case(f"{TRAIN} --data.train good.jsonl --data.columns prompt=task", "data: expected prompt and answer in row 0"),
     Case(
         f"{TRAIN} --rollout.max_prompt_tokens 3",
-        "rollout.max_prompt_tokens: wanted at least 8, the shortest prompt, got 3",
+        "rollout.max_prompt_tokens: expected at least 8, the shortest prompt, got 3",
     ),
 ]
 MODEL = [
     Case(
-        f"{TRAIN} --model.path no/such/model", "model.path: wanted a model that transformers can load, got 'no/such/m"
+        f"{TRAIN} --model.path no/such/model", "model.path: expected a model that transformers can load, got 'no/such/m"
     ),
-    Case(f"{TRAIN} --model.path package:no_such", "model.path: wanted an installed Python package, got 'no_such'"),
-    Case(f"{TRAIN} --model.path truncated", "model.path: wanted a model that transformers can load, got 'truncated': "),
+    Case(f"{TRAIN} --model.path package:no_such", "model.path: expected an installed Python package, got 'no_such'"),
+    Case(
+        f"{TRAIN} --model.path truncated", "model.path: expected a model that transformers can load, got 'truncated': "
+    ),
     Case(
         f"{TRAIN} --model.path no_tokenizer",
-        "model.path: wanted a tokenizer with words, got none in 'no_tokenizer': a file is missing",
+        "model.path: expected a tokenizer with words, got none in 'no_tokenizer': a file is missing",
     ),
-    Case(f"{TRAIN} --model.path no_config", "model.path: wanted a model that transformers can load, got 'no_config'"),
-    Case(f"{TRAIN} --model.path no_weights", "model.path: wanted a model that transformers can load, got 'no_weights'"),
-    Case(f"{TRAIN} --model.path pickled", "model.path: wanted a model that transformers can load, got 'pickled': "),
-    Case(f"{TRAIN} --model.path encoder", "model.path: wanted a model that transformers can load, got 'encoder': "),
-    Case(f"{TRAIN} --model.path no_end", "model.path: wanted a tokenizer with an end-of-sequence token, got none"),
+    Case(f"{TRAIN} --model.path no_config", "model.path: expected a model that transformers can load, got 'no_config'"),
+    Case(
+        f"{TRAIN} --model.path no_weights", "model.path: expected a model that transformers can load, got 'no_weights'"
+    ),
+    Case(f"{TRAIN} --model.path pickled", "model.path: expected a model that transformers can load, got 'pickled': "),
+    Case(f"{TRAIN} --model.path encoder", "model.path: expected a model that transformers can load, got 'encoder': "),
+    Case(f"{TRAIN} --model.path no_end", "model.path: expected a tokenizer with an end-of-sequence token, got none"),
     Case(
         f"{TRAIN} --model.path small",
-        "model.path: wanted the model's own tokenizer, for its 8 tokens, got one with a token ",
+        "model.path: expected the model's own tokenizer, for its 8 tokens, got one with a token ",
     ),
-    Case(f"{TRAIN} --model.gguf_file x.gguf", "model.path: wanted a model that transformers can load, got 'model': "),
-    Case(f"{TRAIN} --data.train chat.jsonl", "model.path: wanted a tokenizer with a chat template for the messages of"),
+    Case(f"{TRAIN} --model.gguf_file x.gguf", "model.path: expected a model that transformers can load, got 'model': "),
+    Case(
+        f"{TRAIN} --data.train chat.jsonl", "model.path: expected a tokenizer with a chat template for the messages of"
+    ),
 ]
 ENGINE = [
-    Case(f"{TRAIN} --rollout.engine sglang", "rollout.engine: wanted 'transformers' or 'vllm', got 'sglang'"),
+    Case(f"{TRAIN} --rollout.engine sglang", "rollout.engine: expected 'transformers' or 'vllm', got 'sglang'"),
     Case(
-        f"{TRAIN} --rollout.engine vllm", "rollout.engine: wanted an installed vLLM, got none (No module named 'vllm')"
+        f"{TRAIN} --rollout.engine vllm",
+        "rollout.engine: expected an installed vLLM, got none (No module named 'vllm')",
     ),
     Case(
         f"{TRAIN} --rollout.engine vllm --rollout.max_new_tokens 121",
-        "rollout.max_new_tokens: wanted at most 120 after a prompt of 8 tokens, since the model has 128 positions",
+        "rollout.max_new_tokens: expected at most 120 after a prompt of 8 tokens, since the model has 128 positions",
     ),
-    Case(f"{TRAIN} --rollout.temperature 0", "rollout.temperature: wanted greater than 0, got "),
+    Case(f"{TRAIN} --rollout.temperature 0", "rollout.temperature: expected greater than 0, got "),
     Case(
-        f"{TRAIN} --rollout.gpu_memory_utilization 2", "rollout.gpu_memory_utilization: wanted less than or equal to 1"
+        f"{TRAIN} --rollout.gpu_memory_utilization 2",
+        "rollout.gpu_memory_utilization: expected less than or equal to 1",
     ),
 ]
 EVALUATION = [
-    Case("eval notes", "run: wanted the folder of a finished run, got 'notes', which has no final policy"),
-    Case("eval nowhere", "config: wanted a YAML file, got 'nowhere', which is not a file"),
-    Case("eval bare.yaml", "evaluation.sets: wanted at least one set, got none"),
-    Case(f"{EVAL} --evaluation.samples 4", "evaluation.temperature: wanted more than 0 for 4 samples, which greedy "),
-    Case(f"{EVAL} --evaluation.sets a=arithmetic:b", "data: wanted arithmetic:SPLIT with one of "),
+    Case("eval notes", "run: expected the folder of a finished run, got 'notes', which has no final policy"),
+    Case("eval nowhere", "config: expected a YAML file, got 'nowhere', which is not a file"),
+    Case("eval bare.yaml", "evaluation.sets: expected at least one set, got none"),
+    Case(f"{EVAL} --evaluation.samples 4", "evaluation.temperature: expected more than 0 for 4 samples, which greedy "),
+    Case(f"{EVAL} --evaluation.sets a=arithmetic:b", "data: expected arithmetic:SPLIT with one of "),
     Case(
         f"{EVAL} --evaluation.sets a/b=arithmetic:rep",
-        "evaluation.sets: wanted names without '/', and not 'average', got 'a/b'",
+        "evaluation.sets: expected names without '/', and not 'average', got 'a/b'",
     ),
-    Case(f"{EVAL} --evaluation.verifier no", "data.verifier: wanted one of "),
-    Case(f"{EVAL} --suite track3 --data x", "suite: wanted one of track1, track2, got 'track3'"),
-    Case(f"{EVAL} --suite track1", "suite: wanted --suite and --data FOLDER, or neither, got one of them"),
-    Case(f"{EVAL} --suite track1 --data nowhere", "data: wanted a file, got 'nowhere/gsm8k.parquet', which is not one"),
+    Case(f"{EVAL} --evaluation.verifier no", "data.verifier: expected one of "),
+    Case(f"{EVAL} --suite track3 --data x", "suite: expected one of track1, track2, got 'track3'"),
+    Case(f"{EVAL} --suite track1", "suite: expected --suite and --data FOLDER, or neither, got one of them"),
+    Case(
+        f"{EVAL} --suite track1 --data nowhere", "data: expected a file, got 'nowhere/gsm8k.parquet', which is not one"
+    ),
 ]
 CHECKPOINT = [
     Case(
-        f"{RESUME} --run_dir notes", "run_dir: wanted the folder of a run or a new one, got 'notes', which has no con"
+        f"{RESUME} --run_dir notes", "run_dir: expected the folder of a run or a new one, got 'notes', which has no con"
     ),
-    Case(f"{RESUME} --steps 1", "steps: wanted at least the checkpoint's 2, got 1"),
+    Case(f"{RESUME} --steps 1", "steps: expected at least the checkpoint's 2, got 1"),
     Case(
         f"{RESUME} --clipo.weight 0.3 --optimizer.betas=0.5,0.6",
-        "resume: wanted the configuration that the run began with, got clipo.weight 0.3 (was 0.2), "
+        "resume: expected the configuration that the run began with, got clipo.weight 0.3 (was 0.2), "
         "optimizer.betas [0.5, 0.6] (was [0.9, 0.999]); ",
     ),
-    Case(f"{RESUME} --clipo.enabled false", "resume: wanted the configuration that the run began with, got clipo.enab"),
     Case(
-        f"{RESUME} --model.path no_end", "resume: wanted the configuration that the run began with, got model.path 'n"
+        f"{RESUME} --clipo.enabled false", "resume: expected the configuration that the run began with, got clipo.enab"
     ),
     Case(
-        f"{RESUME} --data.options size=3", "resume: wanted the configuration that the run began with, got data.option"
+        f"{RESUME} --model.path no_end", "resume: expected the configuration that the run began with, got model.path 'n"
     ),
-    Case("export notes out", "run: wanted the folder of a run with a checkpoint, got 'notes'"),
-    Case("export done out --step 1", "step: wanted one of 2, got 1"),
-    Case("export done notes", "out: wanted a new folder, got 'notes', which exists"),
-    Case("export done config.yaml/out", "out: wanted a folder that can be written, got 'config.yaml/out'"),
+    Case(
+        f"{RESUME} --data.options size=3", "resume: expected the configuration that the run began with, got data.option"
+    ),
+    Case("export notes out", "run: expected the folder of a run with a checkpoint, got 'notes'"),
+    Case("export done out --step 1", "step: expected one of 2, got 1"),
+    Case("export done notes", "out: expected a new folder, got 'notes', which exists"),
+    Case("export done config.yaml/out", "out: expected a folder that can be written, got 'config.yaml/out'"),
 ]
 
 CASES = [*COMMAND_LINE, *CONFIGURATION, *DATA, *MODEL, *ENGINE, *EVALUATION, *CHECKPOINT]

@@ -116,7 +116,7 @@ def refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What is said of bad input: one line."""
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"clipo \S+: \S+: wanted .+, got .*\n", error)
+    assert re.fullmatch(r"clipo \S+: \S+: expected .+, got .*\n", error)
     return error.split(": ", 1)[1]
 
 

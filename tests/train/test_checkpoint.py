@@ -64,7 +64,7 @@ def test_nothing_in_a_checkpoint_is_executed(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(
-        ("clipo train: resume: wanted a readable checkpoint, got '", "clipo train: config: wanted ")
+        ("clipo train: resume: expected a readable checkpoint, got '", "clipo train: config: expected ")
     )
     assert "step-00000002" in error
     assert not executed.exists()
@@ -117,7 +117,7 @@ def test_a_model_that_was_replaced(
     model.save_pretrained(moved)
     assert resume(run, "--steps", "3") == 2
     message = capsys.readouterr().err
-    assert "resume: wanted a checkpoint of Qwen2ForCausalLM(hidden_size=64, layers=2, vocab_size=32" in message
+    assert "resume: expected a checkpoint of Qwen2ForCausalLM(hidden_size=64, layers=2, vocab_size=32" in message
     assert "got Qwen2ForCausalLM(hidden_size=64, layers=2, vocab_size=17" in message
 
 
@@ -142,7 +142,7 @@ def test_another_number_of_processes_is_told(run: Path, caplog: pytest.LogCaptur
     torch.save(torch.load(path, weights_only=True) * 2, path)
     assert resume(run, "--steps", "3") == 0
     assert caplog.messages == [
-        "resume: wanted the checkpoint's 2 processes, got 1: the run goes on, but to other numbers"
+        "resume: expected the checkpoint's 2 processes, got 1: the run goes on, but to other numbers"
     ]
 
 

@@ -161,14 +161,14 @@ def test_autocast_computes_in_bfloat16_and_gives_float32() -> None:
 )
 def test_capped_and_scaled_logits_are_refused(kind: type[Any], config: type[Any], settings: dict[str, Any]) -> None:
     model = build(kind, config, **settings)
-    with pytest.raises(ConfigError, match=rf"^model\.chunked_head: wanted .* {kind.__name__}, which scales[^\n]*$"):
+    with pytest.raises(ConfigError, match=rf"^model\.chunked_head: expected .* {kind.__name__}, which scales[^\n]*$"):
         chunk_head(model)
 
 
 def test_another_head_is_refused() -> None:
     model = qwen()
     model.set_output_embeddings(nn.Sequential(model.lm_head))
-    with pytest.raises(ConfigError, match=r"^model\.chunked_head: wanted .*, got Qwen2.* with Sequential$"):
+    with pytest.raises(ConfigError, match=r"^model\.chunked_head: expected .*, got Qwen2.* with Sequential$"):
         chunk_head(model)
 
 

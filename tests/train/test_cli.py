@@ -75,7 +75,7 @@ def test_a_bad_verifier_ends_the_run(
     verifier = ["--data.verifier", f"verifier_functions:{function}", "--data.verifier_timeout", "3"]
     arguments = ["--data.train", str(source), "--evaluation.sets", f"rows={source}"]
     message = refused(capsys, "train", str(config_file()), *verifier, *arguments)
-    assert message.startswith("data.verifier: wanted a ")
+    assert message.startswith("data.verifier: expected a ")
     assert f"'verifier_functions:{function}'" in message
 
 

@@ -162,10 +162,12 @@ def test_what_no_run_of_a_curve_has_logged_is_not_drawn(write_run: Callable[...,
 
 def test_runs_that_cannot_be_compared(write_run: Callable[..., Path], tmp_path: Path) -> None:
     runs = [write_run("one"), write_run("two")]
-    with pytest.raises(ConfigError, match=r"run: wanted one run of each seed and configuration, got seed 0 in '.*one'"):
+    with pytest.raises(
+        ConfigError, match=r"run: expected one run of each seed and configuration, got seed 0 in '.*one'"
+    ):
         write_comparison(runs, tmp_path / "page.html")
     (runs[0] / "config.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"run: wanted a folder with a config\.yaml, got '.*one'"):
+    with pytest.raises(ConfigError, match=r"run: expected a folder with a config\.yaml, got '.*one'"):
         write_comparison(runs, tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
@@ -185,5 +187,5 @@ def test_the_command(
     capsys.readouterr()
     assert main(["report", *runs, "--output", "no/such.html"]) == 2
     assert capsys.readouterr().err == (
-        "clipo report: output: wanted a file in a folder that exists, got 'no/such.html'\n"
+        "clipo report: output: expected a file in a folder that exists, got 'no/such.html'\n"
     )

@@ -96,10 +96,10 @@ def test_hugging_face_datasets(tmp_path: Path) -> None:
     options = {"cache_dir": str(tmp_path / "cache")}
     assert [item.answer for item in load_examples(f"hf:{tmp_path}/files", columns=columns, options=options)] == ["5"]
     for source, message in {
-        f"{tmp_path}/both": f"data: wanted hf:{tmp_path}/both:SPLIT with one of train, test, got ''",
-        f"{tmp_path}/both:dev": f"data: wanted hf:{tmp_path}/both:SPLIT with one of train, test, got 'dev'",
-        f"{tmp_path}/none": f"data: wanted a data set that datasets can load, got '{tmp_path}/none': ",
-        f"{tmp_path}/one:train:x": f"data: wanted hf:{tmp_path}/one:SPLIT with one of train, got 'train:x'",
+        f"{tmp_path}/both": f"data: expected hf:{tmp_path}/both:SPLIT with one of train, test, got ''",
+        f"{tmp_path}/both:dev": f"data: expected hf:{tmp_path}/both:SPLIT with one of train, test, got 'dev'",
+        f"{tmp_path}/none": f"data: expected a data set that datasets can load, got '{tmp_path}/none': ",
+        f"{tmp_path}/one:train:x": f"data: expected hf:{tmp_path}/one:SPLIT with one of train, got 'train:x'",
     }.items():
         with pytest.raises(ConfigError) as error:
             load_examples(f"hf:{source}", columns=columns)
@@ -109,5 +109,7 @@ def test_hugging_face_datasets(tmp_path: Path) -> None:
 
 def test_hugging_face_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match=r"data: wanted datasets for hf:, got none: pip install 'clipo\[datasets\]'"):
+    with pytest.raises(
+        ConfigError, match=r"data: expected datasets for hf:, got none: pip install 'clipo\[datasets\]'"
+    ):
         load_examples("hf:openai/gsm8k")

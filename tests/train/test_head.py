@@ -82,7 +82,7 @@ def test_an_mlp_learns_at_every_scope_and_is_restored(scope: Any) -> None:
     restored = head(config, seed=1)
     restored.load_state_dict(subject.state_dict())
     assert restored.step(*batch()).equal(subject.step(*batch()))
-    with pytest.raises(ConfigError, match=r"^clipo.dim, clipo.head: wanted a head of shape"):
+    with pytest.raises(ConfigError, match=r"^clipo.dim, clipo.head: expected a head of shape"):
         head().load_state_dict(subject.state_dict())
 
 

@@ -57,7 +57,7 @@ def test_fsdp2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_weights_on_one_process_only_are_refused() -> None:
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True)
-    with pytest.raises(ConfigError, match=r"^fsdp_cpu_ram_efficient_loading: wanted false .*, got true$"):
+    with pytest.raises(ConfigError, match=r"^fsdp_cpu_ram_efficient_loading: expected false .*, got true$"):
         settle_launch(accelerator(fsdp_plugin=plugin), OPTIMIZER)
 
 

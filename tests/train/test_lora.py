@@ -103,7 +103,7 @@ def test_adapters_of_a_model_in_bfloat16_are_float32() -> None:
 @pytest.mark.parametrize("name", ["w_pack", "lm_head", "embed_tokens", "norm", "proj"])
 def test_other_layers_are_refused_in_one_line(name: str) -> None:
     known = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
-    with pytest.raises(ConfigError, match=rf"^model\.lora\.target_modules: wanted .* as {known}, got '{name}'$"):
+    with pytest.raises(ConfigError, match=rf"^model\.lora\.target_modules: expected .* as {known}, got '{name}'$"):
         add_lora(build_model(0), LoraConfig(target_modules=("q_proj", name)), seed=0)
 
 

@@ -35,7 +35,7 @@ def test_a_difference_above_the_tolerance_is_refused_in_one_line(difference: flo
     logprobs = LOGPROBS.clone()
     logprobs[0, 1] += difference
     gap = logprob_gap(generation(logprobs), LOGPROBS)
-    message = rf"^rollout\.logprob_tolerance: wanted .* within 0\.001 .*, got {difference:.3g} apart[^\n]*$"
+    message = rf"^rollout\.logprob_tolerance: expected .* within 0\.001 .*, got {difference:.3g} apart[^\n]*$"
     with pytest.raises(ConfigError, match=message):
         require_agreement(gap, 1e-3)
 

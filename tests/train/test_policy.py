@@ -139,5 +139,5 @@ def test_bfloat16_weights_and_gradient_checkpointing(untrained: Path) -> None:
 
 
 def test_a_package_without_a_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="wanted a model that transformers can load, got 'package:clipo_ops'"):
+    with pytest.raises(ConfigError, match="expected a model that transformers can load, got 'package:clipo_ops'"):
         load_policy(ModelConfig(path="package:clipo_ops"))

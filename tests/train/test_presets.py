@@ -134,9 +134,9 @@ def test_an_unknown_preset_is_refused_in_one_line(
 ) -> None:
     assert main(["train", str(config_file()), "--preset", "ppo"]) == 2
     names = "grpo, grpo+clipo, dr_grpo, dr_grpo+clipo, dapo, dapo+clipo, gspo, gspo+clipo, gmpo, gmpo+clipo"
-    assert capsys.readouterr().err == f"clipo train: preset: wanted one of {names}, got 'ppo'\n"
+    assert capsys.readouterr().err == f"clipo train: preset: expected one of {names}, got 'ppo'\n"
     for unlike in ("clipo", ["grpo"], "../run"):
-        with pytest.raises(ConfigError, match=r"^preset: wanted one of grpo, "):
+        with pytest.raises(ConfigError, match=r"^preset: expected one of grpo, "):
             load_config(config_file(preset=unlike))
 
 

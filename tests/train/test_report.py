@@ -92,7 +92,7 @@ def test_a_line_cut_short_is_passed_over_and_a_later_line_wins(tmp_path: Path) -
 def test_a_run_without_metrics_is_refused(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "metrics.jsonl").write_text(text)
-    with pytest.raises(ConfigError, match=r"wanted a folder with a metrics\.jsonl of at least one line"):
+    with pytest.raises(ConfigError, match=r"expected a folder with a metrics\.jsonl of at least one line"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 

@@ -44,6 +44,6 @@ def test_a_tracker_that_is_not_installed(
     monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TENSORBOARD])
     config = config_file(logging={"trackers": ["tensorboard", name]})
     assert main(["train", str(config)]) == 2
-    wanted = f"logging.trackers: wanted an installed {name}, got none; `pip install {name}`"
+    wanted = f"logging.trackers: expected an installed {name}, got none; `pip install {name}`"
     assert capsys.readouterr().err == f"clipo train: {wanted}\n"
     assert not load_config(config).run_dir.exists()

@@ -69,8 +69,11 @@ def test_a_users_function_gives_a_reward_or_a_verdict() -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("raises", "data.verifier: wanted a verdict, got RuntimeError: no such luck from 'verifier_functions:raises'"),
-        ("not_a_verdict", "data.verifier: wanted a Verdict, a bool or a reward in [0, 1], got 'yes' from"),
+        (
+            "raises",
+            "data.verifier: expected a verdict, got RuntimeError: no such luck from 'verifier_functions:raises'",
+        ),
+        ("not_a_verdict", "data.verifier: expected a Verdict, a bool or a reward in [0, 1], got 'yes' from"),
     ],
 )
 def test_a_bad_verifier_is_named(function: str, message: str) -> None:
@@ -87,7 +90,7 @@ def test_a_hang_costs_its_reward_and_one_warning(tmp_path: Path, caplog: pytest.
     verdicts = judge(f"{USERS}:hangs_on_8", example, "8", "7", "8", timeout=1)
     assert verdicts == [Verdict(False, 0.0, timed_out=True), Verdict(True, 1.0), Verdict(False, 0.0, timed_out=True)]
     (warning,) = caplog.messages
-    assert warning.startswith("data.verifier: wanted a verdict within 1 s (data.verifier_timeout), got none from ")
+    assert warning.startswith("data.verifier: expected a verdict within 1 s (data.verifier_timeout), got none from ")
     assert "'verifier_functions:hangs_on_8' on '8' of 'mine': it counts as wrong" in warning
     deadline = time.monotonic() + 10
     while _alive(int(pid_file.read_text())) and time.monotonic() < deadline:
@@ -141,7 +144,7 @@ def test_auto_refuses_an_unknown_source_in_one_line() -> None:
         judge("auto", Example("?", "7", "mine"), "7")
     message = str(error.value)
     assert message.startswith(
-        "data.verifier: wanted a source that begins with one of arithmetic, reasoning_gym, aime, "
+        "data.verifier: expected a source that begins with one of arithmetic, reasoning_gym, aime, "
     )
     assert message.endswith("for auto, got 'mine'")
     assert "\n" not in message
@@ -152,12 +155,12 @@ def test_auto_refuses_an_unknown_source_in_one_line() -> None:
     [
         (
             "nonsense",
-            "wanted one of arithmetic, exact_match, multiple_choice, auto, math, reasoning_gym, or module:function, "
+            "expected one of arithmetic, exact_match, multiple_choice, auto, math, reasoning_gym, or module:function, "
             "got 'nonsense'",
         ),
-        ("no_such_module:f", "wanted module:function, got 'no_such_module:f': No module named 'no_such_module'"),
-        (f"{USERS}:f", f"wanted module:function, got '{USERS}:f': module '{USERS}' has no attribute 'f'"),
-        (f"{USERS}:NOT_A_FUNCTION", f"wanted a function, got int for '{USERS}:NOT_A_FUNCTION'"),
+        ("no_such_module:f", "expected module:function, got 'no_such_module:f': No module named 'no_such_module'"),
+        (f"{USERS}:f", f"expected module:function, got '{USERS}:f': module '{USERS}' has no attribute 'f'"),
+        (f"{USERS}:NOT_A_FUNCTION", f"expected a function, got int for '{USERS}:NOT_A_FUNCTION'"),
     ],
 )
 def test_an_unknown_verifier_is_refused_at_once(name: str, message: str) -> None:

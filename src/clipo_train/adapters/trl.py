@@ -26,7 +26,7 @@ try:
     from trl.models.utils import disable_gradient_checkpointing
     from trl.trainer.base_trainer import _BaseTrainer
 except ImportError as error:
-    raise ImportError(f"clipo_train.adapters.trl: wanted TRL, got {error}; pip install 'clipo[trl]'") from error
+    raise ImportError(f"clipo_train.adapters.trl: expected TRL, got {error}; pip install 'clipo[trl]'") from error
 
 TESTED = "1.16"
 """The minor version of TRL that this is tested with."""
@@ -140,15 +140,16 @@ class ClipoMixin(_BaseTrainer):
 
     def _clipo_config(self) -> ClipoConfig:
         if not isinstance(self.args, ClipoArguments):
-            raise ConfigError(f"args: wanted a ClipoGRPOConfig or ClipoRLOOConfig, got a {type(self.args).__name__}")
+            raise ConfigError(f"args: expected a ClipoGRPOConfig or ClipoRLOOConfig, got a {type(self.args).__name__}")
         config, names, chosen = read_clipo(self.args.clipo), self.reward_func_names, self.args.clipo_success
         if config.enabled and (chosen is None or names.count(chosen) != 1):
             raise ConfigError(
-                f"clipo_success: wanted the name of one reward function, whose reward is above clipo_success_threshold "
+                f"clipo_success: expected the name of one reward function, whose reward is above "
+                f"clipo_success_threshold "
                 f"where a rollout is correct, of {', '.join(names)}; got {chosen!r}"
             )
         if config.enabled and self._is_vlm:
-            raise ConfigError("processing_class: wanted a tokenizer, as CLIPO is for text alone; got a processor")
+            raise ConfigError("processing_class: expected a tokenizer, as CLIPO is for text alone; got a processor")
         return config
 
     # The rollouts, and their hidden states.
@@ -262,7 +263,8 @@ class ClipoMixin(_BaseTrainer):
             path = Path(checkpoint, HEAD_FILE)
             if not path.is_file():
                 raise ConfigError(
-                    f"resume_from_checkpoint: wanted a checkpoint with {HEAD_FILE}, got {checkpoint!r}; to begin CLIPO "
+                    f"resume_from_checkpoint: expected a checkpoint with {HEAD_FILE}, got "
+                    f"{checkpoint!r}; to begin CLIPO "
                     f"from its policy, give it as the model"
                 )
             self.clipo_head.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

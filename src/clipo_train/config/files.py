@@ -97,7 +97,7 @@ def merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _preset(name: Any) -> list[dict[str, Any]]:
     """A preset's layers."""
     if name not in PRESETS:
-        raise ConfigError(f"preset: wanted one of {', '.join(PRESETS)}, got {name!r}")
+        raise ConfigError(f"preset: expected one of {', '.join(PRESETS)}, got {name!r}")
     return [read_yaml(_PRESETS / f"{part}.yaml") for part in name.split("+")]
 
 
@@ -122,13 +122,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: It is missing, unreadable, or no mapping.
     """
     if not path.is_file():
-        raise ConfigError(f"config: wanted a YAML file, got {str(path)!r}, which is not a file")
+        raise ConfigError(f"config: expected a YAML file, got {str(path)!r}, which is not a file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config: wanted YAML, got {str(path)!r}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"config: expected YAML, got {str(path)!r}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"config: wanted a mapping of fields in {str(path)!r}, got {type(values).__name__}")
+        raise ConfigError(f"config: expected a mapping of fields in {str(path)!r}, got {type(values).__name__}")
     return values
 
 
@@ -152,13 +152,13 @@ def _cli_values(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first of pydantic's errors as `field: wanted ..., got ...`."""
+    """The first of pydantic's errors as `field: expected ..., got ...`."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] in ("unexpected_keyword_argument", "invalid_key"):
-        return f"{where}: wanted a field of the configuration, got this unknown one"
+        return f"{where}: expected a field of the configuration, got this unknown one"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
     wanted = re.sub(r"^.* should (be|have) ", "", message)
-    return f"{where}: wanted {wanted}, got {first['input']!r}"
+    return f"{where}: expected {wanted}, got {first['input']!r}"

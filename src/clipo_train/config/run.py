@@ -144,10 +144,10 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in self.sets:
             if "/" in name or name == "average":
-                raise ValueError(f"evaluation.sets: wanted names without '/', and not 'average', got {name!r}")
+                raise ValueError(f"evaluation.sets: expected names without '/', and not 'average', got {name!r}")
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
-                f"evaluation.temperature: wanted more than 0 for {self.samples} samples, which greedy decoding makes "
+                f"evaluation.temperature: expected more than 0 for {self.samples} samples, which greedy decoding makes "
                 f"all the same, got 0"
             )
 
@@ -208,7 +208,7 @@ class TrainConfig:
         rollout, optimizer = self.rollout, self.optimizer
         if self.loss.rollout_correction != "none" and rollout.engine == "transformers":
             raise ValueError(
-                "loss.rollout_correction: wanted 'none' where the policy itself samples, as by rollout.engine "
+                "loss.rollout_correction: expected 'none' where the policy itself samples, as by rollout.engine "
                 f"'transformers', got {self.loss.rollout_correction!r}"
             )
         _divides("rollout.group_size", rollout.group_size, "rollout.batch_size", rollout.batch_size)
@@ -223,4 +223,4 @@ class TrainConfig:
 
 def _divides(name: str, divisor: int, of: str, number: int) -> None:
     if number % divisor:
-        raise ValueError(f"{name}: wanted a divisor of {of} = {number}, got {divisor}")
+        raise ValueError(f"{name}: expected a divisor of {of} = {number}, got {divisor}")

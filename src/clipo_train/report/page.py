@@ -61,7 +61,7 @@ def write_page(page: str, path: Path) -> Path:
         ConfigError: There cannot be such a file.
     """
     if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(f"output: wanted a file in a folder that exists, got {str(path)!r}")
+        raise ConfigError(f"output: expected a file in a folder that exists, got {str(path)!r}")
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_text(page, encoding="utf-8")
     unfinished.replace(path)

@@ -47,7 +47,7 @@ def load_metrics(run_dir: Path) -> Metrics:
     """
     rows = {int(row["step"]): row for row in read_lines(run_dir / "metrics.jsonl")}
     if not rows:
-        raise ConfigError(f"run: wanted a folder with a metrics.jsonl of at least one line, got {str(run_dir)!r}")
+        raise ConfigError(f"run: expected a folder with a metrics.jsonl of at least one line, got {str(run_dir)!r}")
     return [rows[step] for step in sorted(rows)]
 
 
@@ -99,7 +99,7 @@ def load_curves(run_dirs: Sequence[Path]) -> list[Curve]:
 def _load_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.yaml"
     if not path.is_file():
-        raise ConfigError(f"run: wanted a folder with a config.yaml, got {str(run_dir)!r}")
+        raise ConfigError(f"run: expected a folder with a config.yaml, got {str(run_dir)!r}")
     return flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
@@ -110,6 +110,7 @@ def _require_different_seeds(runs: Sequence[Run]) -> None:
         other = seen.setdefault(seed, run)
         if other is not run:
             raise ConfigError(
-                f"run: wanted one run of each seed and configuration, got seed {seed} in {str(other.folder)!r} and in "
+                f"run: expected one run of each seed and configuration, got seed {seed} in "
+                f"{str(other.folder)!r} and in "
                 f"{str(run.folder)!r}"
             )

@@ -42,19 +42,19 @@ def load_engine(
     highest = max(max(item.prompt_ids) for item in prompts)
     if highest >= known:
         raise ConfigError(
-            f"model.path: wanted the model's own tokenizer, for its {known} tokens, got one with a token {highest}"
+            f"model.path: expected the model's own tokenizer, for its {known} tokens, got one with a token {highest}"
         )
     if rollout.engine == "transformers":
         return TransformersEngine(model, tokenizer, in_step=in_step)
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if processes > 1:
-        raise ConfigError(f"rollout.engine: wanted 'transformers' with {processes} processes, got 'vllm'")
+        raise ConfigError(f"rollout.engine: expected 'transformers' with {processes} processes, got 'vllm'")
     new = max(rollout.max_new_tokens, config.evaluation.max_new_tokens or 0)
     longest = max(len(item.prompt_ids) for item in prompts)
     positions = model.config.get_text_config().max_position_embeddings
     if longest + new > positions:
         raise ConfigError(
-            f"rollout.max_new_tokens: wanted at most {positions - longest} after a prompt of {longest} tokens, since "
+            f"rollout.max_new_tokens: expected at most {positions - longest} after a prompt of {longest} tokens, since "
             f"the model has {positions} positions, got {new}"
         )
     return VllmEngine(

@@ -30,7 +30,8 @@ def require_agreement(gap: dict[str, float], tolerance: float) -> None:
     largest = gap.get("rollout/engine_logprob_gap_max", 0.0)
     if not largest <= tolerance:
         raise ConfigError(
-            f"rollout.logprob_tolerance: wanted the engine's log-probabilities within {tolerance:g} of the trainer's, "
+            f"rollout.logprob_tolerance: expected the engine's log-probabilities within {tolerance:g} "
+            f"of the trainer's, "
             f"got {largest:.3g} apart; if that is rounding, as in bfloat16, raise it and set loss.rollout_correction, "
             "else the weights did not arrive: use rollout.engine transformers"
         )

@@ -80,7 +80,7 @@ class VllmEngine:
             except (ValueError, RuntimeError, NotImplementedError) as error:
                 reason = " ".join(str(error).split())
                 raise ConfigError(
-                    f"rollout.engine: wanted a model that vLLM runs here, got {type(model).__name__}: {reason}"
+                    f"rollout.engine: expected a model that vLLM runs here, got {type(model).__name__}: {reason}"
                 ) from error
 
     def sync(self) -> None:
@@ -147,7 +147,7 @@ def _import_vllm() -> Any:
         import vllm
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"rollout.engine: wanted an installed vLLM, got none ({error}); pip install 'clipo[vllm]'"
+            f"rollout.engine: expected an installed vLLM, got none ({error}); pip install 'clipo[vllm]'"
         ) from error
     return vllm
 

@@ -62,12 +62,12 @@ class StudyConfig:
     def __post_init__(self) -> None:
         for name, arm in self.arms.items():
             if "/" in name or name == START:
-                raise ValueError(f"arms: wanted names without '/', and not {START!r}, got {name!r}")
+                raise ValueError(f"arms: expected names without '/', and not {START!r}, got {name!r}")
             if arm.reward not in REWARDS:
-                raise ValueError(f"arms.{name}.reward: wanted one of {', '.join(REWARDS)}, got {arm.reward!r}")
+                raise ValueError(f"arms.{name}.reward: expected one of {', '.join(REWARDS)}, got {arm.reward!r}")
             for other in arm.against:
                 if other not in self.arms or other == name:
-                    raise ValueError(f"arms.{name}.against: wanted other arms, got {other!r}")
+                    raise ValueError(f"arms.{name}.against: expected other arms, got {other!r}")
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def load_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyC
     for measure in study.measures:
         _, name, *_ = f"{measure}/".split("/")
         if measure.startswith("eval/") and name not in start_run(study, 0).config.evaluation.sets:
-            raise ConfigError(f"primary, secondary: wanted sets of base.evaluation.sets, got {measure!r}")
+            raise ConfigError(f"primary, secondary: expected sets of base.evaluation.sets, got {measure!r}")
     return study
 
 

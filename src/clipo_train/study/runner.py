@@ -173,7 +173,7 @@ def _check_settings(study: StudyConfig, results: Sequence[Result]) -> None:
             continue
         if run.settings != result.settings:
             raise ConfigError(
-                f"output: wanted a folder for results of these settings of {result.arm!r}, got "
+                f"output: expected a folder for results of these settings of {result.arm!r}, got "
                 f"{str(study.output)!r}, which has others of them"
             )
 

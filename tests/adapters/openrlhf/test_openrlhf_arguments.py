@@ -41,25 +41,26 @@ def test_scores_of_an_agent_will_do(arguments: Callable[..., Any]) -> None:
 
 
 BAD = [
-    ({"clipo__wight": 1}, "--clipo.wight: wanted a field of the configuration, got this unknown one"),
-    ({"clipo__weight": -1}, "clipo.weight: wanted greater than or equal to 0, got '-1'"),
-    ({"clipo__objective": "best"}, "clipo.objective: wanted 'infonce', "),
-    ({"clipo__success_threshold": "high"}, "--clipo.success_threshold: wanted a value of type float, got 'high'"),
-    ({"clipo__success_fn": "verdicts"}, "clipo.success_fn: wanted a function, got module for 'verdicts'"),
-    ({"clipo__success_fn": "verdicts:no"}, "clipo.success_fn: wanted module:function, got 'verdicts:no': "),
-    ({"clipo__success_fn": "nowhere:no"}, "clipo.success_fn: wanted module:function, got 'nowhere:no': No module"),
-    ({"clipo__success_fn": "verdicts:not_a_function"}, "clipo.success_fn: wanted a function, got int for "),
+    ({"clipo__wight": 1}, "--clipo.wight: expected a field of the configuration, got this unknown one"),
+    ({"clipo__weight": -1}, "clipo.weight: expected greater than or equal to 0, got '-1'"),
+    ({"clipo__objective": "best"}, "clipo.objective: expected 'infonce', "),
+    ({"clipo__success_threshold": "high"}, "--clipo.success_threshold: expected a value of type float, got 'high'"),
+    ({"clipo__success_fn": "verdicts"}, "clipo.success_fn: expected a function, got module for 'verdicts'"),
+    ({"clipo__success_fn": "verdicts:no"}, "clipo.success_fn: expected module:function, got 'verdicts:no': "),
+    ({"clipo__success_fn": "nowhere:no"}, "clipo.success_fn: expected module:function, got 'nowhere:no': No module"),
+    ({"clipo__success_fn": "verdicts:not_a_function"}, "clipo.success_fn: expected a function, got int for "),
     (
         {"reward__remote_url": None, "reward__model_name_or_path": "judge"},
-        "clipo.success_fn: wanted a function (module:function) that says which rollouts are right, as a reward model ",
+        "clipo.success_fn: expected a function (module:function) that says which rollouts are right, as "
+        "a reward model ",
     ),
     (
         {"rollout__n_samples_per_prompt": 2},
-        "rollout.n_samples_per_prompt: wanted at least 3 for clipo.scope 'group', got 2",
+        "rollout.n_samples_per_prompt: expected at least 3 for clipo.scope 'group', got 2",
     ),
     (
         {"data__max_images_per_prompt": 1},
-        "data.max_images_per_prompt: wanted 0, as CLIPO is for text alone, got 1",
+        "data.max_images_per_prompt: expected 0, as CLIPO is for text alone, got 1",
     ),
 ]
 
@@ -80,12 +81,12 @@ def test_what_is_refused_in_another_process_takes_one_line_too(
 ) -> None:
     @ray.remote
     def refuse() -> None:
-        raise ConfigError("clipo.success_fn: wanted verdicts, got none")
+        raise ConfigError("clipo.success_fn: expected verdicts, got none")
 
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(runpy, "run_module", lambda *_, **__: ray.get(refuse.remote()))
     assert main(["--clipo.enabled", "false"]) == 2
-    assert capsys.readouterr().err == "error: clipo.success_fn: wanted verdicts, got none\n"
+    assert capsys.readouterr().err == "error: clipo.success_fn: expected verdicts, got none\n"
 
 
 def test_two_rollouts_will_do_where_others_prompts_have_the_wrong_ones(arguments: Callable[..., Any]) -> None:
@@ -101,5 +102,5 @@ def test_another_version_of_openrlhf_is_warned_of(monkeypatch: pytest.MonkeyPatc
 
 def test_without_openrlhf_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "clipo_train.adapters.openrlhf.policy", None)
-    with pytest.raises(ImportError, match=r"wanted OpenRLHF, got .*; pip install 'clipo\[openrlhf\]'$"):
+    with pytest.raises(ImportError, match=r"expected OpenRLHF, got .*; pip install 'clipo\[openrlhf\]'$"):
         importlib.reload(adapter)

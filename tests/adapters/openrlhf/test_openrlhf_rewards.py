@@ -131,8 +131,8 @@ def test_a_score_is_right_above_the_threshold(build: Any) -> None:
 @pytest.mark.parametrize(
     ("function", "error"),
     [
-        ("scores", r"^clipo.success_fn: wanted a bool tensor of shape \(5,\), got torch.float32 of shape \(5,\)$"),
-        ("flat", r"^clipo.success_fn: wanted a bool tensor of shape \(5,\), got torch.bool of shape \(\)$"),
+        ("scores", r"^clipo.success_fn: expected a bool tensor of shape \(5,\), got torch.float32 of shape \(5,\)$"),
+        ("flat", r"^clipo.success_fn: expected a bool tensor of shape \(5,\), got torch.bool of shape \(\)$"),
     ],
 )
 def test_verdicts_of_another_kind_are_refused(build: Any, function: str, error: str) -> None:
@@ -141,5 +141,5 @@ def test_verdicts_of_another_kind_are_refused(build: Any, function: str, error: 
 
 
 def test_without_verdicts_the_error_says_how_to_give_them(build: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^clipo.success_fn: wanted .*, or scores from the reward function, got n"):
+    with pytest.raises(ConfigError, match=r"^clipo.success_fn: expected .*, or scores from the reward function, got n"):
         build().make_experience_batch(rollouts(scores=False))

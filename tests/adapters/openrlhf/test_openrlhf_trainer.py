@@ -92,10 +92,10 @@ def test_a_run_without_a_checkpoint_begins_anew(build: Any, tmp_path: Path) -> N
 def test_a_checkpoint_without_a_head_or_with_another_is_refused(build: Any, tmp_path: Path) -> None:
     own = behind_remote(PPOTrainer)
     resumable(build, tmp_path, cls=own).save_logs_and_checkpoints(1, {}, dict(STATE))
-    with pytest.raises(ConfigError, match=r"^ckpt.load_enable: wanted a checkpoint with a head, got one without; "):
+    with pytest.raises(ConfigError, match=r"^ckpt.load_enable: expected a checkpoint with a head, got one without; "):
         resumable(build, tmp_path).init_checkpoint_states()
     resumable(build, tmp_path).save_logs_and_checkpoints(1, {}, dict(STATE))
-    with pytest.raises(ConfigError, match=r"^clipo.dim, clipo.head: wanted a head of shape \[\(4, "):
+    with pytest.raises(ConfigError, match=r"^clipo.dim, clipo.head: expected a head of shape \[\(4, "):
         resumable(build, tmp_path, clipo__dim=4).init_checkpoint_states()
 
 

@@ -46,9 +46,9 @@ def test_a_configuration_of_clipo_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("clipo", "message"),
     [
-        ({"weight": -1}, r"^clipo.weight: wanted greater than or equal to 0, got -1$"),
-        ({"lambda": 1}, r"^clipo.lambda: wanted a field of the configuration, got this unknown one$"),
-        ("weight", r"^clipo: wanted a dictionary or an instance of ClipoConfig, got 'weight'$"),
+        ({"weight": -1}, r"^clipo.weight: expected greater than or equal to 0, got -1$"),
+        ({"lambda": 1}, r"^clipo.lambda: expected a field of the configuration, got this unknown one$"),
+        ("weight", r"^clipo: expected a dictionary or an instance of ClipoConfig, got 'weight'$"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(clipo: Any, message: str) -> None:
@@ -58,12 +58,12 @@ def test_wrong_settings_are_told_in_one_line(clipo: Any, message: str) -> None:
 
 @pytest.mark.parametrize("chosen", [None, "odd"])
 def test_without_a_notion_of_success_the_error_says_how_to_give_one(build: Callable[..., Any], chosen: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^clipo_success: wanted .* of even, sevens; got {chosen!r}$"):
+    with pytest.raises(ConfigError, match=rf"^clipo_success: expected .* of even, sevens; got {chosen!r}$"):
         build(clipo_success=chosen, given={"reward_funcs": [even, sevens]})
 
 
 def test_of_two_reward_functions_of_one_name_none_is_chosen(build: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^clipo_success: wanted the name of one reward function"):
+    with pytest.raises(ConfigError, match=r"^clipo_success: expected the name of one reward function"):
         build(clipo_success="even", given={"reward_funcs": [even, even]})
 
 
@@ -72,7 +72,7 @@ def test_a_configuration_of_trl_alone_is_no_configuration(build: Callable[..., A
     plain = GRPOConfig(
         **{name: value for name, value in SETTINGS.items() if not name.startswith("clipo")}, output_dir="out"
     )
-    with pytest.raises(ConfigError, match=r"^args: wanted a ClipoGRPOConfig or ClipoRLOOConfig, got a GRPOConfig$"):
+    with pytest.raises(ConfigError, match=r"^args: expected a ClipoGRPOConfig or ClipoRLOOConfig, got a GRPOConfig$"):
         build(given={"args": plain})
 
 

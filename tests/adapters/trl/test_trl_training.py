@@ -111,5 +111,5 @@ def test_a_checkpoint_without_a_head_is_none_to_resume_from(build: Callable[...,
     trainer = build(max_steps=1, save_strategy="steps", save_steps=1)
     trainer.train()
     (tmp_path / "run" / "checkpoint-1" / "clipo_head.pt").unlink()
-    with pytest.raises(ConfigError, match=r"^resume_from_checkpoint: wanted a checkpoint with clipo_head.pt, got '"):
+    with pytest.raises(ConfigError, match=r"^resume_from_checkpoint: expected a checkpoint with clipo_head.pt, got '"):
         build().train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))

@@ -91,5 +91,5 @@ def test_ids_may_be_any_objects() -> None:
 
 @pytest.mark.parametrize(("name", "missing"), [("clipo_grpo", "uid"), ("clipo_remax", "reward_baselines")])
 def test_what_verl_did_not_give_is_named(name: str, missing: str) -> None:
-    with pytest.raises(ValueError, match=f"^{missing}: wanted .*, got none$"):
+    with pytest.raises(ValueError, match=f"^{missing}: expected .*, got none$"):
         get_adv_estimator_fn(name)(torch.zeros(2, 1), torch.ones(2, 1), config=AlgoConfig())

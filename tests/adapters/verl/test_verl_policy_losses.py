@@ -122,5 +122,7 @@ def test_a_mini_batch_without_a_token_is_a_differentiable_zero() -> None:
 
 
 def test_several_ranks_and_no_word_on_the_whole_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^global_batch_info.batch_num_tokens: wanted that of all 2 ranks, got none$"):
+    with pytest.raises(
+        ValueError, match=r"^global_batch_info.batch_num_tokens: expected that of all 2 ranks, got none$"
+    ):
         reduce(torch.ones(1, 1), torch.ones(1, 1).bool(), "token-mean", {"dp_size": 2})

@@ -56,14 +56,14 @@ def test_a_plugin_that_fails_is_silent_in_verl_and_not_in_the_command(tmp_path: 
     done = run("-m", "clipo_train.adapters.verl", PYTHONPATH=path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "error: verl.plugins: wanted what the trainer needs, got No module named 'transfer_queue'; "
+        "error: verl.plugins: expected what the trainer needs, got No module named 'transfer_queue'; "
         "pip install 'clipo[verl]'"
     )
 
 
 def test_plugins_switched_off_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "others")
-    with pytest.raises(ConfigError, match=r"^VERL_USE_EXTERNAL_PLUGINS: wanted 'auto' or 'clipo' .* got 'others'$"):
+    with pytest.raises(ConfigError, match=r"^VERL_USE_EXTERNAL_PLUGINS: expected 'auto' or 'clipo' .* got 'others'$"):
         check()
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "others, clipo")
     assert check().trainers == ("clipo",)
@@ -74,13 +74,13 @@ def test_a_package_without_its_entry_point_is_named(monkeypatch: pytest.MonkeyPa
         names: tuple[str, ...] = ()
 
     monkeypatch.setattr(selfcheck, "entry_points", lambda group: Nothing)
-    with pytest.raises(ConfigError, match=r"^verl.plugins: wanted the entry point 'clipo', got none"):
+    with pytest.raises(ConfigError, match=r"^verl.plugins: expected the entry point 'clipo', got none"):
         check()
 
 
 def test_a_plugin_that_loads_only_now_is_no_comfort_for_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, selfcheck.PLUGIN)
-    with pytest.raises(ConfigError, match=r"^verl.plugins: wanted .*plugin loaded with verl, got it later"):
+    with pytest.raises(ConfigError, match=r"^verl.plugins: expected .*plugin loaded with verl, got it later"):
         check()
 
 
@@ -103,7 +103,7 @@ def test_a_missing_verl_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(selfcheck, "version", missing)
-    with pytest.raises(ConfigError, match=r"^verl: wanted version 0\.9\.1, got none; pip install 'clipo\[verl\]'$"):
+    with pytest.raises(ConfigError, match=r"^verl: expected version 0\.9\.1, got none; pip install 'clipo\[verl\]'$"):
         check()
 
 

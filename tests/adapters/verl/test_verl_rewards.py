@@ -57,18 +57,18 @@ def test_success_is_a_value_of_the_reward_functions_or_the_score(settings: Any, 
 
 
 def test_errors_take_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.success: wanted who is correct, .*=acc\).*neither$"):
+    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.success: expected who is correct, .*=acc\).*neither$"):
         read_config({})
-    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.temperature: wanted greater than 0, got -1$"):
+    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.temperature: expected greater than 0, got -1$"):
         read_config({"success": "acc", "temperature": -1})
-    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.sucess: wanted a field of the configuration"):
+    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.sucess: expected a field of the configuration"):
         read_config({"sucess": "acc"})
     data, real, keys = pooled_batch()
     config = VerlConfig(dim=8, success="accuracy")
-    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.success: wanted one of \['acc'\].* got 'accuracy'$"):
+    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo.success: expected one of \['acc'\].* got 'accuracy'$"):
         successes(data, torch.zeros(8), real, config)
     head = ClipoHead(16, config, device="cpu")
-    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo: wanted agent loops of one output per session"):
+    with pytest.raises(ConfigError, match=r"^trainer.v1.clipo: expected agent loops of one output per session"):
         contrastive_rewards(head, data, real, real, ["a_0_0", "a_0_1", *keys[2:]])
-    with pytest.raises(ConfigError, match=r"^pooled_hidden: wanted it in the engine's output, got none"):
+    with pytest.raises(ConfigError, match=r"^pooled_hidden: expected it in the engine's output, got none"):
         contrastive_rewards(head, {"uid": data["uid"]}, real, real, keys)

@@ -201,7 +201,9 @@ def test_checkpoints_hold_the_head_and_resume_to_the_same_rewards(trainer: Calla
     assert named.head is not None
     assert named.head.steps == 1
     (path / "clipo_head.pt").unlink()
-    with pytest.raises(ConfigError, match=r"^trainer.resume_mode: wanted a checkpoint with clipo_head.pt, got '.*_1'$"):
+    with pytest.raises(
+        ConfigError, match=r"^trainer.resume_mode: expected a checkpoint with clipo_head.pt, got '.*_1'$"
+    ):
         named._load_checkpoint()
 
 
@@ -237,9 +239,9 @@ def test_it_is_the_synchronous_trainer_wherever_verl_asks(configure: Callable[..
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("actor_rollout_ref.actor.strategy=megatron", r"^actor_rollout_ref.actor.strategy: wanted fsdp or fsdp2"),
-        ("algorithm.rollout_correction.bypass_mode=true", r"^algorithm.rollout_correction.bypass_mode: wanted false"),
-        ("trainer.v1.clipo.success=null", r"^trainer.v1.clipo.success: wanted who is correct"),
+        ("actor_rollout_ref.actor.strategy=megatron", r"^actor_rollout_ref.actor.strategy: expected fsdp or fsdp2"),
+        ("algorithm.rollout_correction.bypass_mode=true", r"^algorithm.rollout_correction.bypass_mode: expected false"),
+        ("trainer.v1.clipo.success=null", r"^trainer.v1.clipo.success: expected who is correct"),
     ],
 )
 def test_the_trainer_refuses_what_gives_no_rewards(

@@ -17,7 +17,7 @@ try:
     from clipo_train.adapters.openrlhf.trainers import ClipoMixin, ClipoPPOTrainer, ClipoPPOTrainerAsync
 except ImportError as error:
     raise ImportError(
-        f"clipo_train.adapters.openrlhf: wanted OpenRLHF, got {error}; pip install 'clipo[openrlhf]'"
+        f"clipo_train.adapters.openrlhf: expected OpenRLHF, got {error}; pip install 'clipo[openrlhf]'"
     ) from error
 
 if found != TESTED:

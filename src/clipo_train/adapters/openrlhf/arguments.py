@@ -57,9 +57,9 @@ def _function(name: str) -> Callable[[Any], Tensor]:
     try:
         found = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"clipo.success_fn: wanted module:function, got {name!r}: {error}") from error
+        raise ConfigError(f"clipo.success_fn: expected module:function, got {name!r}: {error}") from error
     if not callable(found):
-        raise ConfigError(f"clipo.success_fn: wanted a function, got {type(found).__name__} for {name!r}")
+        raise ConfigError(f"clipo.success_fn: expected a function, got {type(found).__name__} for {name!r}")
     return found  # type: ignore[no-any-return]
 
 
@@ -71,15 +71,16 @@ def require_supported(args: Any, clipo: ClipoArguments) -> None:
     """
     if clipo.success_fn is None and not (args.reward.remote_url or args.train.agent_func_path):
         raise ConfigError(
-            "clipo.success_fn: wanted a function (module:function) that says which rollouts are right, as a reward "
+            "clipo.success_fn: expected a function (module:function) that says which rollouts are right, as a reward "
             "model gives no scores, got none"
         )
     size, needed = args.rollout.n_samples_per_prompt, {"group": 3, "cross": 2, "batch": 1}[clipo.config.scope]
     if size < needed:
         raise ConfigError(
-            f"rollout.n_samples_per_prompt: wanted at least {needed} for clipo.scope {clipo.config.scope!r}, got {size}"
+            f"rollout.n_samples_per_prompt: expected at least {needed} for clipo.scope "
+            f"{clipo.config.scope!r}, got {size}"
         )
     if args.data.max_images_per_prompt > 0:
         raise ConfigError(
-            f"data.max_images_per_prompt: wanted 0, as CLIPO is for text alone, got {args.data.max_images_per_prompt}"
+            f"data.max_images_per_prompt: expected 0, as CLIPO is for text alone, got {args.data.max_images_per_prompt}"
         )

@@ -73,11 +73,13 @@ class ClipoExperienceMaker(RemoteExperienceMaker):
         if self.clipo.success_fn is not None:
             success, wanted = self.clipo.success_fn(experience), (len(experience.index),)
             if not isinstance(success, Tensor) or success.dtype != torch.bool or success.shape != wanted:
-                raise ConfigError(f"clipo.success_fn: wanted a bool tensor of shape {wanted}, got {_describe(success)}")
+                raise ConfigError(
+                    f"clipo.success_fn: expected a bool tensor of shape {wanted}, got {_describe(success)}"
+                )
             return success.cpu()
         if experience.scores is None:
             raise ConfigError(
-                "clipo.success_fn: wanted a function (module:function) that says which rollouts are right, or scores "
+                "clipo.success_fn: expected a function (module:function) that says which rollouts are right, or scores "
                 "from the reward function, got neither"
             )
         scores: Tensor = experience.scores

@@ -73,7 +73,7 @@ class ClipoMixin:
         if states["global_step"] > 0:
             if _HEAD not in states:
                 raise ConfigError(
-                    "ckpt.load_enable: wanted a checkpoint with a head, got one without; to begin CLIPO from its "
+                    "ckpt.load_enable: expected a checkpoint with a head, got one without; to begin CLIPO from its "
                     "policy, give that as actor.model_name_or_path"
                 )
             self.experience_maker.head.load_state_dict(states.pop(_HEAD))

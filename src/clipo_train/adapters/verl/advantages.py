@@ -48,7 +48,7 @@ class Scores(NamedTuple):
     def groups(self) -> Int[Tensor, " rollouts"]:
         """Ids for `clipo_ops`."""
         if self.uid is None:
-            raise ValueError("uid: wanted the prompt of each rollout, got none")
+            raise ValueError("uid: expected the prompt of each rollout, got none")
         return group_ids(self.uid).to(self.mask.device)
 
 
@@ -67,7 +67,7 @@ def _grpo(batch: Scores) -> Tensor:
 
 def _remax(batch: Scores) -> Tensor:
     if batch.baselines is None:
-        raise ValueError("reward_baselines: wanted the reward of each prompt's greedy answer, got none")
+        raise ValueError("reward_baselines: expected the reward of each prompt's greedy answer, got none")
     return remax_advantages(batch.rewards, batch.baselines)
 
 

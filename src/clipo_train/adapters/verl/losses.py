@@ -190,7 +190,7 @@ def reduce(values: Tensor, mask: Tensor, mode: Any, info: Mapping[str, Any]) -> 
     name = "batch_num_tokens" if mode in ("token-mean", "token-sum") else "global_batch_size"
     whole = 1 if mode == "token-sum" else info.get(name)
     if whole is None and ranks > 1:
-        raise ValueError(f"global_batch_info.{name}: wanted that of all {ranks} ranks, got none")
+        raise ValueError(f"global_batch_info.{name}: expected that of all {ranks} ranks, got none")
     if whole is None:
         whole = aggregate_denominator(mask, mode="token-mean" if mode == "token-mean" else "seq-mean-token-sum")
     if mode == "seq-mean-token-sum-norm":

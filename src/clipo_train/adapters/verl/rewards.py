@@ -42,7 +42,7 @@ def read_config(values: Any) -> VerlConfig:
     config = read_section(VerlConfig, values, SECTION)
     if config.enabled and config.success is None and config.success_threshold is None:
         raise ConfigError(
-            f"{SECTION}.success: wanted who is correct, by a value of the reward function's (+{SECTION}.success=acc) "
+            f"{SECTION}.success: expected who is correct, by a value of the reward function's (+{SECTION}.success=acc) "
             f"or by the score (+{SECTION}.success_threshold=0.5), got neither"
         )
     return config
@@ -75,7 +75,7 @@ def _named(data: Mapping[str, Any], real: Tensor, name: str) -> Tensor:
     for fields, counts in zip(extra, real.tolist(), strict=True):
         if counts and name not in fields:
             raise ConfigError(
-                f"{SECTION}.success: wanted one of {sorted(fields)}, which the reward gives, got {name!r}"
+                f"{SECTION}.success: expected one of {sorted(fields)}, which the reward gives, got {name!r}"
             )
     return torch.tensor([float(fields.get(name, 0.0)) for fields in extra])
 
@@ -109,10 +109,10 @@ def contrastive_rewards(
         ConfigError: There are no hidden states, or several outputs of one session: which of them stands for it?
     """
     if POOLED not in data.keys():  # noqa: SIM118 - a TensorDict
-        raise ConfigError(f"{POOLED}: wanted it in the engine's output, got none; is another engine registered?")
+        raise ConfigError(f"{POOLED}: expected it in the engine's output, got none; is another engine registered?")
     sessions = [key.rsplit("_", 1)[0] for key in keys]
     if len(set(sessions)) < len(sessions):
-        raise ConfigError(f"{SECTION}: wanted agent loops of one output per session, got several")
+        raise ConfigError(f"{SECTION}: expected agent loops of one output per session, got several")
     pooled = torch.stack(list(data[POOLED].unbind()))
     groups = group_ids(np.array(_listed(data["uid"]), dtype=object))
     rewards = torch.zeros(len(real))

@@ -44,23 +44,23 @@ def check() -> Registered:
     found = _version()
     if ENTRY_POINT not in entry_points(group="verl.plugins").names:
         raise ConfigError(
-            f"verl.plugins: wanted the entry point {ENTRY_POINT!r}, got none; install clipo anew, which declares it"
+            f"verl.plugins: expected the entry point {ENTRY_POINT!r}, got none; install clipo anew, which declares it"
         )
     policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
     if policy != "auto" and ENTRY_POINT not in [name.strip() for name in policy.split(",")]:
         raise ConfigError(
-            f"VERL_USE_EXTERNAL_PLUGINS: wanted 'auto' or {ENTRY_POINT!r} among its names, got {policy!r}"
+            f"VERL_USE_EXTERNAL_PLUGINS: expected 'auto' or {ENTRY_POINT!r} among its names, got {policy!r}"
         )
     try:
         importlib.import_module("verl")  # which loads the plugin
         loaded = PLUGIN in sys.modules
         importlib.import_module(PLUGIN)  # which says why that failed
     except ImportError as error:
-        raise ConfigError(f"verl.plugins: wanted what the trainer needs, got {error}; {_INSTALL}") from error
+        raise ConfigError(f"verl.plugins: expected what the trainer needs, got {error}; {_INSTALL}") from error
     except Exception as error:
-        raise ConfigError(f"verl.plugins: wanted {PLUGIN} to load, got {type(error).__name__}: {error}") from error
+        raise ConfigError(f"verl.plugins: expected {PLUGIN} to load, got {type(error).__name__}: {error}") from error
     if not loaded:
-        raise ConfigError(f"verl.plugins: wanted {PLUGIN} loaded with verl, got it later; start a new process")
+        raise ConfigError(f"verl.plugins: expected {PLUGIN} loaded with verl, got it later; start a new process")
     return _registered(found)
 
 
@@ -75,7 +75,7 @@ def _version() -> str:
     try:
         return version("verl")
     except PackageNotFoundError as error:
-        raise ConfigError(f"verl: wanted version {TESTED}, got none; {_INSTALL}") from error
+        raise ConfigError(f"verl: expected version {TESTED}, got none; {_INSTALL}") from error
 
 
 def _registered(found: str) -> Registered:

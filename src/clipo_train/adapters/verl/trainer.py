@@ -112,17 +112,18 @@ class ClipoTrainer(PPOTrainerSync):
         folder = Path(trainer.default_local_dir, f"global_step_{self.global_steps}")
         path = (Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else folder) / HEAD_FILE
         if not path.is_file():
-            raise ConfigError(f"trainer.resume_mode: wanted a checkpoint with {HEAD_FILE}, got {str(path.parent)!r}")
+            raise ConfigError(f"trainer.resume_mode: expected a checkpoint with {HEAD_FILE}, got {str(path.parent)!r}")
         self.head.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _require_supported(config: DictConfig) -> None:
     actor, correction = config.actor_rollout_ref.actor, config.algorithm.get("rollout_correction")
     if actor.strategy not in ("fsdp", "fsdp2"):
-        raise ConfigError(f"actor_rollout_ref.actor.strategy: wanted fsdp or fsdp2, got {actor.strategy!r}")
+        raise ConfigError(f"actor_rollout_ref.actor.strategy: expected fsdp or fsdp2, got {actor.strategy!r}")
     if correction and correction.get("bypass_mode"):
         raise ConfigError(
-            "algorithm.rollout_correction.bypass_mode: wanted false, as the pass that it saves gives the hidden states"
+            "algorithm.rollout_correction.bypass_mode: expected false, as the pass that it saves gives "
+            "the hidden states"
         )
 
 
