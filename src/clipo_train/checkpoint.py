@@ -46,7 +46,7 @@ from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.lora import add_lora, save_policy
 from clipo_train.parallel import gather_list
-from clipo_train.policy import load_policy
+from clipo_train.policy import load_policy, require_finite_weights
 from clipo_train.random_state import random_state, restore_random_states
 
 _PREFIX = "step-"
@@ -67,10 +67,14 @@ class Position(NamedTuple):
     Attributes:
         step: Steps done.
         prompts: Prompts drawn from the training set.
+        skipped: Updates skipped in a row.
+        metrics: Metrics of the last step, which are logged after the checkpoint is written.
     """
 
     step: int
     prompts: int
+    skipped: int
+    metrics: dict[str, float]
 
 
 def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position) -> None:
@@ -151,7 +155,7 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
     latest = checkpoints[-1]
     with _readable(latest):
         facts = json.loads((latest / "clipo.json").read_text())
-        position = Position(int(facts["step"]), int(facts["prompts"]))
+        position = Position(*(facts[name] for name in Position._fields))
         _check_model(latest, facts["model"], learner)
         _restore(latest, learner)
         if head is not None:
@@ -193,6 +197,11 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
     with whole_folder(folder) as unfinished:
         save_policy(policy, policy.state_dict(), unfinished)
         tokenizer.save_pretrained(unfinished)
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """The folder of a run's latest checkpoint, if it has one."""
+    return max(_complete(run_dir), default=None)
 
 
 def _complete(run_dir: Path) -> list[Path]:
@@ -274,6 +283,7 @@ def _restore(checkpoint: Path, learner: Learner) -> None:
     weights: dict[str, Any] = {}
     if learner.accelerator.is_main_process:
         written = load_file(checkpoint / _WEIGHTS)
+        require_finite_weights(written, "resume", checkpoint)
         weights = {name: written[as_] for name, as_ in _names(learner.policy).items()}
     set_model_state_dict(learner.model, weights, options=options)
     if state["optimizer"] is not None:

@@ -71,7 +71,7 @@ def _run(name: str, arguments: Sequence[str]) -> None:
 
 def _train(arguments: Sequence[str]) -> None:
     from clipo_train.config.files import load_config
-    from clipo_train.report import completions_table, load_metrics, summary_table
+    from clipo_train.report import completions_table, load_metrics, notices, summary_table
 
     config = load_config(Path(arguments[0]), arguments[1:])
     from clipo_train.trainer import Trainer
@@ -83,7 +83,10 @@ def _train(arguments: Sequence[str]) -> None:
         return
     console = Console()
     console.print(completions_table(config.run_dir))
-    console.print(summary_table(load_metrics(config.run_dir)))
+    metrics = load_metrics(config.run_dir)
+    console.print(summary_table(metrics))
+    for notice in notices(metrics):
+        console.print(notice, markup=False)
     console.print(f"Report: {report}", soft_wrap=True)
 
 

@@ -7,6 +7,10 @@ class ConfigError(ValueError):
     """Names the field or argument, what was expected and what it got; the CLI prints it and exits with 2."""
 
 
+class NonFiniteError(ConfigError):
+    """The policy, its loss or its gradient is no longer finite; what was saved before still is."""
+
+
 _PARSER_ERRORS = {
     r"(?:argument )?(--\S+): expected one argument": r"\1: expected a value, got none",
     r"(?:argument )?(--\S+): invalid (\w+) value: (.*)": r"\1: expected a value of type \2, got \3",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -13,13 +13,14 @@ from transformers import PreTrainedTokenizerBase
 
 from clipo_train.config import EvaluationConfig, SetConfig, TrainConfig
 from clipo_train.data import load_examples
+from clipo_train.data_checks import check_examples
 from clipo_train.errors import ConfigError
 from clipo_train.estimators import interval, majority, pass_at_k
 from clipo_train.parallel import gather_list
 from clipo_train.policy import EncodedExample, encode_prompts, load_policy
 from clipo_train.rollout import RolloutEngine, Sampling
 from clipo_train.rollout.loading import load_engine
-from clipo_train.types import Verdict
+from clipo_train.types import Example, Verdict
 from clipo_train.verifiers import VerifierPool, load_verifier
 
 _UNSEEN = 1_000_003
@@ -179,7 +180,11 @@ def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, acce
     verifier = load_verifier(
         settings.verifier or data.verifier, timeout=data.verifier_timeout, workers=data.verifier_workers
     )
-    sets = {name: encode_prompts(tokenizer, _load_set(config, source)) for name, source in settings.sets.items()}
+    sets = {}
+    for name, chosen in settings.sets.items():
+        examples = _load_set(config, chosen)
+        sets[name] = encode_prompts(tokenizer, examples)
+        check_examples(examples, verifier, source=name, rows=data.check_rows, max_rejected=data.max_rejected)
     return Evaluator(
         sets,
         verifier,
@@ -205,8 +210,7 @@ def evaluate(config: TrainConfig) -> dict[str, float]:
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model, tokenizer = load_policy(config.model, seed=config.seed)
     evaluator = load_evaluator(config, tokenizer, accelerator)
-    move: Any = model.to  # its stub is wrong
-    model = move(accelerator.device)
+    model = accelerator.prepare_model(model, evaluation_mode=True)  # in the run's precision
     with closing(load_engine(config, model, tokenizer, chain(*evaluator.sets.values()))) as engine:
         metrics = evaluator.run(engine)
     if len(sets) > 1:
@@ -244,7 +248,7 @@ def _cell(values: Mapping[str, float], column: str) -> str:
     return f"{values[column]:.3f}{between}"
 
 
-def _load_set(config: TrainConfig, source: str | SetConfig) -> Any:
+def _load_set(config: TrainConfig, source: str | SetConfig) -> list[Example]:
     data = config.data
     chosen = SetConfig(source, data.options, data.columns) if isinstance(source, str) else source
     return load_examples(

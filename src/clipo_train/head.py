@@ -36,7 +36,7 @@ class ClipoHead:
 
     Attributes:
         metrics: Of the last step, before its update: loss, anchor_fraction, clamp_fraction (of anchors at the floor),
-            similarity_positive and similarity_negative (NaN where there is no such pair).
+            similarity_positive and similarity_negative (absent where there is no such pair).
         steps: Calls of `step`.
 
     Args:
@@ -131,9 +131,11 @@ class ClipoHead:
         return embeddings, loss
 
     def _update(self, loss: Tensor) -> None:
+        """One optimizer step, skipped where a gradient is not finite."""
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        self.optimizer.step()
+        if all(weight.grad.isfinite().all() for weight in self.projection.parameters() if weight.grad is not None):
+            self.optimizer.step()
 
     def _measure(
         self, embeddings: Tensor, success: Tensor, layout: GroupLayout, anchors: Tensor, rewards: Tensor, loss: float
@@ -144,9 +146,9 @@ class ClipoHead:
             "loss": loss,
             "anchor_fraction": float(anchors.float().mean()),
             "clamp_fraction": float(clamped.sum() / anchors.sum().clamp(min=1)),
-            "similarity_positive": float(similarity.positive),
-            "similarity_negative": float(similarity.negative),
         }
+        pairs = {"similarity_positive": similarity.positive, "similarity_negative": similarity.negative}
+        self.metrics |= {name: float(value) for name, value in pairs.items() if not value.isnan()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs; loads with `torch.load(..., weights_only=True)`."""

@@ -1,6 +1,7 @@
 """The policy in training: it scores rollouts and is updated on them, on one process or on many."""
 
 import copy
+import math
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
@@ -15,11 +17,13 @@ from transformers import get_scheduler
 
 from clipo_ops import aggregate_denominator
 from clipo_train.config import TrainConfig
+from clipo_train.dropout import train_mode
+from clipo_train.errors import NonFiniteError
 from clipo_train.folders import whole_folder
 from clipo_train.lora import add_lora, save_adapters, save_policy, without_lora
 from clipo_train.metrics import Stopwatch
 from clipo_train.objective import Credit, policy_loss
-from clipo_train.parallel import gather_shares, micro_batches, own_share, settle_launch
+from clipo_train.parallel import gather_shares, micro_batches, own_share, require_finite, settle_launch
 from clipo_train.policy import load_policy, score_tokens
 from clipo_train.rollout import Generation
 
@@ -81,6 +85,7 @@ class Learner:
             weight_decay=settings.weight_decay,
             fused=True,  # one pass over each parameter; otherwise ten, each with a buffer of its own
         )
+        self.skipped_in_row = 0
         steps = config.steps - (config.clipo.warmup_steps if config.clipo.enabled else 0)
         updates = max(0, steps) * settings.epochs * (config.rollout.batch_size // settings.minibatch_size)
         scheduler = get_scheduler(settings.schedule, optimizer, settings.warmup_updates, updates)
@@ -127,31 +132,60 @@ class Learner:
     def update(self, generation: Generation, scores: Scores, credit: Credit, *, seed: int) -> dict[str, float]:
         """One optimizer step per mini-batch, of `optimizer.epochs` passes.
 
+        An update whose loss or gradient is not finite is skipped.
+
         Args:
             generation: The rollouts.
             scores: Of them.
             credit: Their advantages.
-            seed: Of the division into mini-batches.
+            seed: Seeds the division into mini-batches.
+
+        Raises:
+            NonFiniteError: Too many updates in a row were not finite, or the weights are not after them.
         """
-        settings, losses, norms = self.config.optimizer, [], []
-        self.model.train()
+        settings, losses, norms, skipped = self.config.optimizer, [], [], 0
+        train_mode(self.model, router_noise=self.config.model.dropout)
         generator = torch.Generator().manual_seed(seed)
         orders = [torch.randperm(len(generation.tokens), generator=generator) for _ in range(settings.epochs)]
         for minibatch in chain.from_iterable(order.split(settings.minibatch_size) for order in orders):
             losses.append(self._accumulate(generation, scores, credit, minibatch.to(generation.tokens.device)))
             norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
             norms.append(float(norm))
-            self.optimizer.step()
-            self.scheduler.step()
+            if self._is_finite(losses[-1], norms[-1]):
+                self.optimizer.step()
+                self.scheduler.step()
+            else:
+                skipped += 1
             self.optimizer.zero_grad()
+        require_finite(self.policy, self.accelerator)
         loss, clipped, moved = torch.stack(losses).mean(0).tolist()
         return {
+            "policy/skipped_updates": skipped,
             "policy/loss": loss,
             "policy/clip_fraction": clipped,
             "policy/approx_kl": moved,
             "policy/grad_norm": sum(norms) / len(norms),
             "policy/learning_rate": self.scheduler.get_last_lr()[0],
         }
+
+    def _is_finite(self, losses: Tensor, norm: float) -> bool:
+        """Whether an update may be made: its loss and its gradient's norm are finite, on all processes alike.
+
+        Raises:
+            NonFiniteError: They are not, `optimizer.max_skipped` times in a row; or once with DeepSpeed, which has
+                already made the update.
+        """
+        if math.isfinite(norm) and bool(losses[0].isfinite()):
+            self.skipped_in_row = 0
+            return True
+        self.skipped_in_row += 1
+        made = self.accelerator.distributed_type == DistributedType.DEEPSPEED
+        if made or self.skipped_in_row >= self.config.optimizer.max_skipped:
+            raise NonFiniteError(
+                f"optimizer.max_skipped: expected a finite loss and gradient, got loss {float(losses[0]):g} and "
+                f"gradient norm {norm:g}, {self.skipped_in_row} updates in a row"
+            )
+        return False
 
     def _accumulate(self, generation: Generation, scores: Scores, credit: Credit, minibatch: Tensor) -> Tensor:
         """Gradients of a mini-batch's loss; returns the loss's parts, summed over micro-batches and processes."""

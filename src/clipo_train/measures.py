@@ -7,6 +7,7 @@ from clipo_ops import aggregate, process_gap
 from clipo_train.collector import informative
 from clipo_train.evaluation import summarize
 from clipo_train.learner import Scores
+from clipo_train.metrics import defined
 from clipo_train.objective import Credit
 from clipo_train.rollout import Rollouts
 from clipo_train.types import Message
@@ -17,20 +18,23 @@ def describe(rollouts: Rollouts, scores: Scores, credit: Credit) -> dict[str, fl
     total = credit.total.view(-1, rollouts.group_size)
     constant = (total == total[:, :1]).all(1)
     generation = rollouts.generation
-    return {f"rollout/{name}": value for name, value in summarize(rollouts.verdicts).items()} | {
-        "rollout/response_length": float(generation.response_mask.sum(1).float().mean()),
-        "rollout/informative": float(informative(rollouts).float().mean()),
-        "rollout/truncated": float((~generation.finished).float().mean()),
-        "reward/outcome": float(credit.outcome.mean()),
-        "reward/contrastive": float(credit.contrastive.mean()),
-        "reward/overlong": float(credit.overlong.mean()),
-        "reward/kl": float(credit.kl.mean()),
-        "reward/total": float(total.mean()),
-        "groups/degenerate": float(constant.float().mean()),
-        "advantage/nonzero": float((credit.advantages != 0).float().mean()),
-        "advantage/negative_among_right": _share(credit.advantages < 0, rollouts.success),
-        "policy/entropy": float(aggregate(scores.entropy, generation.response_mask)),
-    }
+    return (
+        {f"rollout/{name}": value for name, value in summarize(rollouts.verdicts).items()}
+        | {
+            "rollout/response_length": float(generation.response_mask.sum(1).float().mean()),
+            "rollout/informative": float(informative(rollouts).float().mean()),
+            "rollout/truncated": float((~generation.finished).float().mean()),
+            "reward/outcome": float(credit.outcome.mean()),
+            "reward/contrastive": float(credit.contrastive.mean()),
+            "reward/overlong": float(credit.overlong.mean()),
+            "reward/kl": float(credit.kl.mean()),
+            "reward/total": float(total.mean()),
+            "groups/degenerate": float(constant.float().mean()),
+            "advantage/nonzero": float((credit.advantages != 0).float().mean()),
+            "policy/entropy": float(aggregate(scores.entropy, generation.response_mask)),
+        }
+        | defined({"advantage/negative_among_right": _share(credit.advantages < 0, rollouts.success)})
+    )
 
 
 def describe_process(rollouts: Rollouts, credit: Credit) -> dict[str, float]:
@@ -46,11 +50,13 @@ def describe_process(rollouts: Rollouts, credit: Credit) -> dict[str, float]:
         process_gap(values, rollouts.success, judged, rollouts.groups)
         for values in (credit.contrastive, credit.advantages)
     )
-    return {
-        "contrastive/process_gap": float(reward.mean_gap),
-        "contrastive/process_auc": float(reward.auc),
-        "advantage/process_gap": float(advantage.mean_gap),
-    }
+    return defined(
+        {
+            "contrastive/process_gap": float(reward.mean_gap),
+            "contrastive/process_auc": float(reward.auc),
+            "advantage/process_gap": float(advantage.mean_gap),
+        }
+    )
 
 
 def _share(of: Tensor, among: Tensor) -> float:

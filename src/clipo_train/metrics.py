@@ -1,6 +1,7 @@
 """Where numbers go: stop-watches around a step's parts, JSON lines, Accelerate's trackers, and the terminal."""
 
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,11 @@ class Stopwatch:
         return metrics
 
 
+def defined(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics without those that do not exist in this step, such as the mean over no pairs, which ops give as NaN."""
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
 def require_trackers(names: Sequence[str]) -> None:
     """Refuses trackers that are not installed, which Accelerate would leave out in silence.
 
@@ -57,8 +63,8 @@ def require_trackers(names: Sequence[str]) -> None:
 class MetricsLog:
     """Appends metrics to `run_dir/metrics.jsonl` and hands them to the trackers; samples to `completions.jsonl`.
 
-    Lines are flushed at once, so that a killed run keeps them. A value that is not finite is left
-    out of the line. Only the main process writes.
+    Lines are flushed at once, so that a killed run keeps them. A value that is not finite is written as null, and
+    `nonfinite_metrics` counts them. Only the main process writes.
     """
 
     def __init__(self, run_dir: Path, accelerator: Accelerator) -> None:
@@ -70,8 +76,11 @@ class MetricsLog:
         """One line for a step."""
         if not self.accelerator.is_main_process:
             return
-        finite = {name: float(value) for name, value in metrics.items() if abs(value) < float("inf")}
-        self._append(self.metrics_path, [{"step": step, **finite}])
+        values = {name: float(value) for name, value in metrics.items()}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        if len(finite) < len(values):
+            finite["nonfinite_metrics"] = len(values) - len(finite)
+        self._append(self.metrics_path, [{"step": step, **dict.fromkeys(values), **finite}])
         self.accelerator.log(finite, step=step)
 
     def completions(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -79,14 +88,23 @@ class MetricsLog:
         if self.accelerator.is_main_process:
             self._append(self.completions_path, rows)
 
-    def rewind(self, step: int) -> None:
-        """Drops what a killed run logged after its last checkpoint: it is about to happen again."""
+    def rewind(self, step: int) -> int:
+        """Drops what a killed run logged after its last checkpoint, which is about to happen again.
+
+        Returns:
+            The last step that has a line of metrics, or -1.
+        """
         for path in (self.metrics_path, self.completions_path):
             if path.exists():
                 kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
                 unfinished = path.with_suffix(".unfinished")
                 unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
                 unfinished.replace(path)
+        return self._last_step()
+
+    def _last_step(self) -> int:
+        lines = self.metrics_path.read_text(encoding="utf-8").split("\n") if self.metrics_path.exists() else []
+        return max((int(json.loads(line)["step"]) for line in lines if line), default=-1)
 
     def _append(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         with path.open("a", encoding="utf-8") as file:

@@ -13,10 +13,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from clipo_train.config import OptimizerConfig
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.rollout import Generation
 
 T = TypeVar("T")
@@ -76,6 +77,25 @@ def micro_batches(rows: Tensor, size: int, model: nn.Module, accelerator: Accele
         accelerator.gradient_state.sync_gradients = last
         with nullcontext() if last else accelerator.no_sync(model):
             yield part
+
+
+def require_finite(model: nn.Module, accelerator: Accelerator) -> None:
+    """Refuses weights that are not finite on any process.
+
+    Raises:
+        NonFiniteError: Some are NaN or infinite.
+    """
+    finite = torch.stack(
+        [local(weight).isfinite().all() for weight in model.parameters() if weight.requires_grad]
+    ).all()
+    broken = accelerator.reduce(finite.logical_not().long(), reduction="sum")
+    if broken:
+        raise NonFiniteError("policy: expected finite weights, got NaN or inf in them after an update")
+
+
+def local(weight: Tensor) -> Tensor:
+    """This process's part of a weight that may be sharded."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def settle_launch(accelerator: Accelerator, config: OptimizerConfig) -> None:

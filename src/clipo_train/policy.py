@@ -1,7 +1,7 @@
 """The policy: loading it, encoding prompts for it, and the one forward that scores rollouts."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from clipo_ops import token_entropy, token_logprobs
 from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
+from clipo_train.dropout import remove_dropout
 from clipo_train.errors import ConfigError
 from clipo_train.rollout import Generation, positions
 from clipo_train.testbed import warm_start
@@ -47,6 +48,9 @@ def load_policy(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    require_finite_weights(dict(model.named_parameters()), "model.path", config.path)
+    if not config.dropout:
+        remove_dropout(model)
     if config.gradient_checkpointing:
         older: Any = model  # transformers before 5.24 has the older name only
         enable = getattr(model, "activation_checkpointing_enable", None) or older.gradient_checkpointing_enable
@@ -54,6 +58,17 @@ def load_policy(
     if config.chunked_head:
         chunk_head(model)
     return model, tokenizer
+
+
+def require_finite_weights(weights: Mapping[str, Tensor], field: str, path: str | Path) -> None:
+    """Refuses weights that are NaN or infinite.
+
+    Raises:
+        ConfigError: Some are; names the field and where they were read.
+    """
+    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if broken:
+        raise ConfigError(f"{field}: expected finite weights, got NaN or inf in {broken[0]} of {str(path)!r}")
 
 
 class EncodedExample(NamedTuple):

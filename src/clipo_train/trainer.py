@@ -1,6 +1,7 @@
 """The reference trainer, from prompts to an updated policy. Read `Trainer.train`, then `Trainer._step`."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipo_ops import mean_pool
-from clipo_train.checkpoint import Position, check_unchanged, load_checkpoint, save_checkpoint
+from clipo_train.checkpoint import Position, check_unchanged, latest_checkpoint, load_checkpoint, save_checkpoint
 from clipo_train.collector import Collector, derived_seed
 from clipo_train.config import TrainConfig
 from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
-from clipo_train.errors import ConfigError
+from clipo_train.data_checks import check_examples
+from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.evaluation import load_evaluator
 from clipo_train.folders import check_run_dir, write_whole
 from clipo_train.head import ClipoHead
@@ -24,6 +26,7 @@ from clipo_train.learner import Learner, Scores
 from clipo_train.measures import describe, describe_process, sample_rows
 from clipo_train.metrics import MetricsLog, Stopwatch, progress_bar, require_trackers
 from clipo_train.objective import assign_credit
+from clipo_train.parallel import gather_list, require_finite
 from clipo_train.policy import EncodedExample, encode_prompts
 from clipo_train.report import write_report
 from clipo_train.rollout import Generation, Rollouts
@@ -63,10 +66,10 @@ class Trainer:
         self.progress = progress_bar(visible=show_progress and self.accelerator.is_main_process)
         with self.progress:
             self._load_model()
-        examples = self._load_data()
         self.verifier = load_verifier(
             config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
         )
+        examples = self._load_data()
         self.evaluator = load_evaluator(config, self.learner.tokenizer, self.accelerator)
         self._load_engine(examples)
         self.collector = Collector(
@@ -88,20 +91,29 @@ class Trainer:
             The path of the report.
         """
         config = self.config
-        with self.verifier, closing(self.engine), self.progress:
-            self._open_run_dir()
-            if self.step == 0 and config.evaluation.initial:
+        with self.verifier, closing(self.engine), self.progress, self._last_checkpoint_named():
+            unlogged = self._open_run_dir()
+            if unlogged is not None:
+                self._log(unlogged)
+            elif self.step == 0 and config.evaluation.initial:
                 self.metrics.log(0, self.evaluator.run(self.engine))
             task = self.progress.add_task("training", total=config.steps, completed=self.step, note="")
             while self.step < config.steps:
                 metrics = self._step()
-                if self._due(config.evaluation.every):
-                    metrics |= self.evaluator.run(self.engine)
-                self.metrics.log(self.step, metrics)
                 if self._due(config.checkpoint.every):
-                    self.save()
+                    self.save(metrics)
+                self._log(metrics)
                 self.progress.update(task, advance=1, note=_headline(metrics))
         return self.finish()
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        """Writes a step's metrics, with those of an evaluation where one is due.
+
+        The step's checkpoint is written before, and holds them, so that an evaluation that fails loses nothing.
+        """
+        if self._due(self.config.evaluation.every):
+            metrics = metrics | self.evaluator.run(self.engine)
+        self.metrics.log(self.step, metrics)
 
     def _step(self) -> dict[str, float]:
         """Rollouts, their credit, and a pass of updates over them."""
@@ -198,7 +210,9 @@ class Trainer:
             options=data.options,
             columns=data.columns,
         )
-        return encode_prompts(self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens)
+        encoded = encode_prompts(self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens)
+        check_examples(examples, self.verifier, source=data.train, rows=data.check_rows, max_rejected=data.max_rejected)
+        return encoded
 
     def _load_engine(self, examples: list[EncodedExample]) -> None:
         prompts = chain(examples, *self.evaluator.sets.values())
@@ -206,27 +220,56 @@ class Trainer:
         self.engine = load_engine(self.config, self.learner.policy, self.learner.tokenizer, prompts, in_step=sharded)
         self.syncs = 0
 
-    def _open_run_dir(self) -> None:
-        """Creates the run's folder, or goes on in it."""
+    def _open_run_dir(self) -> dict[str, float] | None:
+        """Creates the run's folder, or continues in it.
+
+        Returns:
+            The metrics of the last step, if the run ended between its checkpoint and its line in the log.
+        """
         run_dir, accelerator = self.config.run_dir, self.accelerator
         position = load_checkpoint(self.learner, self.head) if self.config.resume else None
         if position is not None:
-            self.step, self.collector.prompts = position
+            self.step, self.collector.prompts = position.step, position.prompts
+            self.learner.skipped_in_row = position.skipped
             self.engine.sync()
         accelerator.wait_for_everyone()  # until all have looked whether the folder exists
+        logged = 0
         if accelerator.is_main_process:
             run_dir.mkdir(parents=True, exist_ok=True)
             write_whole(run_dir / "config.yaml", dump_config(self.config))
-            self.metrics.rewind(-1 if position is None else position.step)
+            logged = self.metrics.rewind(-1 if position is None else position.step)
         accelerator.init_trackers(self.config.logging.project, flat_config(self.config))
+        logged = gather_list([logged], accelerator)[0]
+        return position.metrics if position is not None and logged < position.step else None
 
-    def save(self) -> None:
-        """A checkpoint."""
-        save_checkpoint(self.learner, self.head, Position(self.step, self.collector.prompts))
+    @contextmanager
+    def _last_checkpoint_named(self) -> Iterator[None]:
+        """Adds to the error of a run that is no longer finite what is left of it, and writes its report."""
+        try:
+            yield
+        except NonFiniteError as error:
+            if self.learner.skipped_in_row:
+                self.metrics.log(self.step, {"policy/skipped_updates": self.learner.skipped_in_row})
+            checkpoint = latest_checkpoint(self.config.run_dir)
+            if checkpoint is None:
+                kept = "there is no checkpoint"
+            else:
+                kept = f"{str(checkpoint)!r} is the last good checkpoint: train on from it (clipo export)"
+            raise NonFiniteError(
+                f"{error}; stopped in step {self.step}, {kept} with other settings, such as a lower "
+                "optimizer.learning_rate"
+            ) from error
+
+    def save(self, metrics: dict[str, float]) -> None:
+        """Writes a checkpoint of the step with these metrics."""
+        require_finite(self.learner.policy, self.accelerator)
+        position = Position(self.step, self.collector.prompts, self.learner.skipped_in_row, metrics)
+        save_checkpoint(self.learner, self.head, position)
 
     def finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""
         run_dir, accelerator = self.config.run_dir, self.accelerator
+        require_finite(self.learner.policy, accelerator)
         self.learner.save(run_dir)
         if accelerator.is_main_process:
             write_report(run_dir)

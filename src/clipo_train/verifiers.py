@@ -25,6 +25,8 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clipo_train import judges
 from clipo_train.errors import ConfigError
 from clipo_train.testbed import arithmetic
@@ -40,6 +42,9 @@ SOURCES = {
 }
 """Which verifier `auto` takes: beginning of the source's name, without its owner and in small letters -> verifier. A
 row whose metadata has a `verifier` is judged by that one."""
+
+_LARGEST = 1e15
+"""Largest absolute reward: its square, summed over a batch, is finite in float32."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +85,41 @@ _HERE: dict[str, Verifier] = {
     "multiple_choice": judges.multiple_choice,
 }
 _IN_WORKER: dict[str, Verifier] = {"auto": auto, "math": judges.math, "reasoning_gym": judges.reasoning_gym}
+
+
+def as_verdict(value: Any) -> Verdict:
+    """What a verifier returned, checked: a `Verdict`, a bool, or a reward in [0, 1].
+
+    Raises:
+        ValueError: It is something else; says what was expected and got.
+    """
+    if not isinstance(value, Verdict):
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise ValueError(f"expected a Verdict, a bool or a reward in [0, 1], got {_shown(value)}")
+        return Verdict(success=bool(value == 1), reward=float(value))
+    for name, wanted, fits in (
+        ("success", "a bool", isinstance(value.success, bool | np.bool_)),
+        (
+            "reward",
+            f"a finite number, at most {_LARGEST:g}",
+            _is_number(value.reward) and abs(value.reward) <= _LARGEST,
+        ),
+        ("process", "a bool or None", isinstance(value.process, bool | np.bool_ | None)),
+        ("answer", "text or None", isinstance(value.answer, str | None)),
+        ("timed_out", "a bool", isinstance(value.timed_out, bool | np.bool_)),
+    ):
+        if not fits:
+            raise ValueError(f"expected Verdict.{name} to be {wanted}, got {_shown(getattr(value, name))}")
+    process = None if value.process is None else bool(value.process)
+    return Verdict(bool(value.success), float(value.reward), process, value.answer, bool(value.timed_out))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float | np.bool_ | np.number) and not isinstance(value, complex)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())[:60]
 
 
 class VerifierPool:
@@ -165,12 +205,10 @@ class VerifierPool:
             raise VerifierError(
                 f"data.verifier: expected a verdict, got {type(error).__name__}: {error} from {self.name!r} {case}"
             ) from error
-        if isinstance(value, Verdict):
-            return value
-        if isinstance(value, bool | int | float) and 0 <= value <= 1:
-            return Verdict(success=value == 1, reward=float(value))
-        wanted = "a Verdict, a bool or a reward in [0, 1]"
-        raise VerifierError(f"data.verifier: expected {wanted}, got {value!r} from {self.name!r} {case}")
+        try:
+            return as_verdict(value)
+        except ValueError as error:
+            raise VerifierError(f"data.verifier: {error} from {self.name!r} {case}") from None
 
     def _warn(self, got: str, case: str) -> None:
         """Tells of the first time; the metric `verifier_timeouts` counts the others."""
@@ -196,6 +234,11 @@ def load_verifier(name: str, *, timeout: float = 10.0, workers: int = 2) -> Veri
         ConfigError: Unknown name; a module or function that cannot be imported.
     """
     return VerifierPool(name, _find(name), None if name in _HERE else timeout, workers=workers)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a verifier comes with the trainer, rather than from a user."""
+    return name in _HERE or name in _IN_WORKER
 
 
 def _find(name: str) -> Callable[[Example, str], Any]:

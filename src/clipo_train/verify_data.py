@@ -77,6 +77,11 @@ def checks_table(checks: Sequence[Check]) -> Table:
     return table
 
 
+def answer_as_completion(verifier: str, example: Example) -> str:
+    """The ground truth of an example, said as a model would to a verifier of ours."""
+    return _completion(verifier, example.answer)
+
+
 def _completion(verifier: str, answer: str) -> str:
     if verifier in ("arithmetic", "exact_match", "reasoning_gym"):
         return f"#{answer}" if verifier == "arithmetic" else answer

@@ -93,7 +93,9 @@ def test_verdicts_per_prompt() -> None:
 def test_generated_sets_are_not_the_training_set(config_file: Callable[..., Path], warm: Path) -> None:
     options = {"size": 20, "min_digits": 9, "max_digits": 9}
     source = {"train": "reasoning_gym:chain_sum", "options": options, "prompt_suffix": "="}
-    config = load_config(config_file(data=source, evaluation={"sets": {"chain": "reasoning_gym:chain_sum"}}))
+    config = load_config(
+        config_file(data=source, evaluation={"sets": {"chain": "reasoning_gym:chain_sum"}, "verifier": "reasoning_gym"})
+    )
     _, tokenizer = load_policy(dataclasses.replace(config.model, path=str(warm)))
     tokenizer.chat_template = "{{ messages[-1]['content'] }}"
     (evaluated,) = load_evaluator(config, tokenizer, Accelerator()).sets.values()

@@ -1,6 +1,7 @@
 """The report, the tables and the metrics log, from a run folder made by hand."""
 
 import json
+import math
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from rich.console import Console
 
 from clipo_train.errors import ConfigError
 from clipo_train.metrics import MetricsLog
-from clipo_train.report import completions_table, load_metrics, summary_table, write_report
+from clipo_train.report import completions_table, load_metrics, notices, summary_table, write_report
+from clipo_train.report.runs import points
 
 
 class Page(HTMLParser):
@@ -107,7 +109,7 @@ def test_the_terminal_shows_the_same(tmp_path: Path) -> None:
     assert "right, process wrong" in text
 
 
-def test_the_log_leaves_out_what_is_not_finite_and_rewinds(tmp_path: Path) -> None:
+def test_the_log_has_null_for_what_is_not_finite_and_rewinds(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, Accelerator())
     for step in range(4):
         log.log(step, {"a": float(step), "b": float("nan")})
@@ -115,5 +117,10 @@ def test_the_log_leaves_out_what_is_not_finite_and_rewinds(tmp_path: Path) -> No
     with log.metrics_path.open("a") as file:
         file.write('{"step": 1')  # a kill cut this short
     log.rewind(2)
-    assert load_metrics(tmp_path) == [{"step": step, "a": float(step)} for step in range(3)]
+    lines = [json.loads(line) for line in log.metrics_path.read_text().splitlines()]
+    assert lines == [{"step": step, "a": float(step), "b": None, "nonfinite_metrics": 1} for step in range(3)]
+    metrics = load_metrics(tmp_path)
+    assert all(math.isnan(row["b"]) for row in metrics)
+    assert points(metrics, "b") == ([], [])
+    assert notices(metrics) == ["b was not finite: steps 0, 1, 2."]
     assert len(log.completions_path.read_text().splitlines()) == 3

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass
 
-from clipo_train.config.fields import STRICT, Count, Fraction, Natural, NonNegative, Positive
+from clipo_train.config.fields import STRICT, Beta, Count, Fraction, Natural, NonNegative, Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -106,12 +106,14 @@ class OptimizerConfig:
 
     learning_rate: Positive = 1e-6
     """Peak learning rate."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """AdamW's."""
     weight_decay: NonNegative = 0.01
     """AdamW's."""
     max_grad_norm: Positive = 1.0
     """Gradients are scaled down to this norm."""
+    max_skipped: Count = 3
+    """An update with a loss or gradient that is not finite is skipped; after this many in a row the run stops."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes after its warm-up."""
     warmup_updates: Natural = 0

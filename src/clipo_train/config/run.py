@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_settings import CliImplicitFlag
 
 from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig, RewardConfig
-from clipo_train.config.fields import STRICT, Count, Natural, NonNegative, Positive, Seed
+from clipo_train.config.fields import STRICT, Count, Fraction, Natural, NonNegative, Positive, Seed
 from clipo_train.types import Column
 
 
@@ -39,6 +39,9 @@ class ModelConfig:
     """Name of a GGUF file inside that folder, to be read instead of safetensors."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights. Small learning rates need float32; `mixed_precision` speeds it up."""
+    dropout: bool = False
+    """Keep the model's own dropout and router noise in updates. Rollouts are sampled and scored without them, so with
+    them the ratio is not 1 where the policy has not moved."""
     gradient_checkpointing: bool = False
     """Recompute activations in backward: less memory, about a third more time."""
     chunked_head: bool = False
@@ -74,6 +77,11 @@ class DataConfig:
     """Seconds one completion may take; one that takes longer counts as wrong."""
     verifier_workers: Count = 2
     """Processes of a verifier that runs in processes of its own."""
+    check_rows: Natural = 64
+    """Before training, one of our verifiers judges the ground truths of up to this many rows of each data set; 0 skips
+    the check."""
+    max_rejected: Fraction = 0.2
+    """Share of these ground truths that the verifier may reject. Above it the run is refused."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -170,8 +178,8 @@ class LoggingConfig:
 class CheckpointConfig:
     """What survives a crash."""
 
-    every: Natural = 0
-    """Steps between checkpoints; 0 keeps only the one at the end."""
+    every: Natural = 20
+    """Steps between checkpoints; there is always one of the last step. 0 writes that one only."""
     keep: Count = 2
     """Latest checkpoints kept."""
 

@@ -11,12 +11,12 @@ def multiple_choice(example: Example, completion: str) -> Verdict:
 
     The option's text may follow the letter, as in `\boxed{B. four}`. Two letters are no choice.
     """
-    truth, said = _choice(example.answer), _choice(completion)
+    truth, said = choice(example.answer), choice(completion)
     success = said is not None and said == truth
     return Verdict(success, float(success), answer=said)
 
 
-def _choice(text: str) -> str | None:
+def choice(text: str) -> str | None:
     """The letter that a text chooses."""
     said = boxed(text)
     if said is None:

@@ -2,6 +2,6 @@
 
 from clipo_train.report.comparison import write_comparison
 from clipo_train.report.page import completions_table, summary_table, write_report
-from clipo_train.report.runs import load_metrics
+from clipo_train.report.runs import load_metrics, notices
 
-__all__ = ["completions_table", "load_metrics", "summary_table", "write_comparison", "write_report"]
+__all__ = ["completions_table", "load_metrics", "notices", "summary_table", "write_comparison", "write_report"]

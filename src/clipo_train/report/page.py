@@ -10,7 +10,7 @@ from rich.table import Table
 
 from clipo_train.errors import ConfigError
 from clipo_train.report.charts import Figure, Line, figures, svg
-from clipo_train.report.runs import Metrics, evaluation_sets, load_metrics, points, read_lines
+from clipo_train.report.runs import Metrics, evaluation_sets, load_metrics, notices, points, read_lines
 
 COLUMNS = {
     "accuracy": "outcome accuracy",
@@ -37,6 +37,7 @@ def write_report(run_dir: Path, path: Path | None = None) -> Path:
         name=run_dir.resolve().name,
         steps=int(metrics[-1]["step"]),
         columns=list(COLUMNS.values()),
+        notices=notices(metrics),
         summary=_summary(metrics),
         figures=drawn,
         completions=_last_completions(run_dir),

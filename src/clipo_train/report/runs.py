@@ -15,6 +15,7 @@ Metrics = list[dict[str, float]]
 
 _NOT_COMPARED = ("seed", "run_dir", "resume")
 _ABSENT = "–"
+_SHOWN_STEPS = 10
 
 
 class Run(NamedTuple):
@@ -42,10 +43,12 @@ class Curve(NamedTuple):
 def load_metrics(run_dir: Path) -> Metrics:
     """The metrics of a run, one dict per step in order; of a step that was logged twice, the later line.
 
+    A value that was not finite is NaN.
+
     Raises:
         ConfigError: There are none.
     """
-    rows = {int(row["step"]): row for row in read_lines(run_dir / "metrics.jsonl")}
+    rows = {int(row["step"]): _with_nan(row) for row in read_lines(run_dir / "metrics.jsonl")}
     if not rows:
         raise ConfigError(f"run: expected a folder with a metrics.jsonl of at least one line, got {str(run_dir)!r}")
     return [rows[step] for step in sorted(rows)]
@@ -60,8 +63,37 @@ def read_lines(path: Path) -> Iterable[dict[str, Any]]:
             continue
 
 
+def _with_nan(row: dict[str, Any]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def nonfinite_steps(metrics: Metrics) -> dict[str, list[int]]:
+    """Metrics that were not finite, and at which steps."""
+    steps: dict[str, list[int]] = {}
+    for row in metrics:
+        for name, value in row.items():
+            if not math.isfinite(value):
+                steps.setdefault(name, []).append(int(row["step"]))
+    return steps
+
+
+def notices(metrics: Metrics) -> list[str]:
+    """What went wrong in a run without ending it, a sentence each: skipped updates and values that were not finite."""
+    skipped = [int(row["step"]) for row in metrics if row.get("policy/skipped_updates", 0) > 0]
+    found = (
+        [f"Updates skipped because their loss or gradient was not finite: steps {_listed(skipped)}."] if skipped else []
+    )
+    broken = nonfinite_steps(metrics).items()
+    return found + [f"{name} was not finite: steps {_listed(steps)}." for name, steps in broken]
+
+
+def _listed(steps: Sequence[int]) -> str:
+    shown = ", ".join(map(str, steps[:_SHOWN_STEPS]))
+    return shown if len(steps) <= _SHOWN_STEPS else f"{shown} and {len(steps) - _SHOWN_STEPS} more"
+
+
 def points(metrics: Metrics, key: str) -> tuple[list[float], list[float]]:
-    """The steps at which a metric was logged, and its values."""
+    """The steps at which a metric was logged and finite, and its values."""
     rows = [row for row in metrics if key in row and math.isfinite(row[key])]
     return [row["step"] for row in rows], [row[key] for row in rows]
 

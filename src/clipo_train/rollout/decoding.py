@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel, TopPLogitsWarper
 
+from clipo_train.errors import NonFiniteError
 from clipo_train.rollout import Sampling, positions
 
 _WORTH_LEAVING_OUT = 1 / 8  # of the rows in a step, since what is cached of the others is copied then
@@ -46,6 +47,9 @@ def decode(
 
     Returns:
         The responses, padded on the right, as wide as the longest.
+
+    Raises:
+        NonFiniteError: A token's logits are NaN, so there is nothing to draw from.
     """
     call: Any = model
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -62,12 +66,19 @@ def decode(
     ends = torch.tensor(list(end_ids), device=mask.device)
     rows = torch.arange(len(mask), device=mask.device)  # that are computed still
     alive = torch.ones_like(rows, dtype=torch.bool)
+    broken = torch.zeros((), dtype=torch.long, device=mask.device)
     responses = torch.full((len(mask), sampling.max_new_tokens), pad_id, device=mask.device)
     for step in range(sampling.max_new_tokens):
-        drawn = _draw(logits, rows, len(responses), sampling)
+        weight, drawn = _draw(logits, rows, len(responses), sampling)
+        broken = broken | (weight.isnan() & alive).any()
         responses[rows, step] = torch.where(alive, drawn, pad_id)
         alive = alive & torch.isin(drawn, ends).logical_not()
-        left = int(alive.sum())
+        left, failed = torch.stack([alive.sum(), broken]).tolist()  # one wait for the device
+        if failed:
+            raise NonFiniteError(
+                f"policy: expected finite logits, got NaN at response token {step + 1}, sampled at temperature "
+                f"{sampling.temperature:g}"
+            )
         if step + 1 == sampling.max_new_tokens or not (_anywhere(alive) if in_step else left):
             return responses[:, : step + 1]
         if left <= (1 - _WORTH_LEAVING_OUT) * len(alive):
@@ -82,17 +93,20 @@ def decode(
     raise AssertionError("max_new_tokens is at least 1")
 
 
-def _draw(logits: Tensor, rows: Tensor, count: int, sampling: Sampling) -> Tensor:
-    """The next token of each row of `count`: `torch.multinomial`, of which only some rows are asked for."""
+def _draw(logits: Tensor, rows: Tensor, count: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The next token of each of `rows`, as `torch.multinomial` draws it for all `count`, and its weight in the draw.
+
+    The weight is NaN where a logit is.
+    """
     scores = logits.float()
     if sampling.temperature == 0:
-        return scores.argmax(-1)
+        return scores.max(-1)
     scores = scores / sampling.temperature
     if sampling.top_p < 1:
         warped: Any = TopPLogitsWarper(sampling.top_p)
         scores = warped(None, scores)
     noise = scores.new_empty(count, scores.shape[1]).exponential_()
-    return (scores.softmax(-1) / (noise if len(rows) == count else noise[rows])).argmax(-1)
+    return (scores.softmax(-1) / (noise if len(rows) == count else noise[rows])).max(-1)
 
 
 def _anywhere(alive: Tensor) -> bool:

@@ -76,7 +76,7 @@ class StudyTrainer(Trainer):
         """The head's, and the noise."""
         return super().contrastive_metrics() | self.noise_share
 
-    def save(self) -> None:
+    def save(self, metrics: dict[str, float]) -> None:
         """Nothing: a run takes seconds."""
 
     def finish(self) -> Path:

@@ -1,0 +1,81 @@
+"""What is known of a data set and its verifier before training is said before training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipo_train.config.files import load_config
+from clipo_train.data_checks import check_examples
+from clipo_train.errors import ConfigError
+from clipo_train.trainer import Trainer
+from clipo_train.types import Example
+from clipo_train.verifiers import VerifierPool, load_verifier
+
+CHECK = {"source": "set", "rows": 8, "max_rejected": 0.25}
+
+
+def examples(*answers: str, **fields: Any) -> list[Example]:
+    return [Example("1+1=", answer, **{"source": "gsm8k", **fields}) for answer in answers]
+
+
+def check(verifier: str, rows: list[Example], **changes: Any) -> None:
+    check_examples(rows, load_verifier(verifier, workers=1), **(CHECK | changes))
+
+
+@pytest.mark.parametrize("place", ["training", "evaluation"])
+def test_an_unknown_source_is_refused_before_the_first_step(
+    config_file: Callable[..., Path], tmp_path: Path, place: str
+) -> None:
+    rows = {"known": "gsm8k", "unknown": "my_test_set"}
+    for name, source in rows.items():
+        row = {"prompt": "1+1=", "answer": "2", "source": source}
+        (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * 4)
+    train, test = ("unknown", "known") if place == "training" else ("known", "unknown")
+    config = config_file(
+        data={"train": str(tmp_path / f"{train}.jsonl"), "verifier": "auto"},
+        evaluation={"sets": {"test": str(tmp_path / f"{test}.jsonl")}},
+    )
+    with pytest.raises(ConfigError, match=r"^data\.verifier: expected a source .*, got 'my_test_set'$"):
+        Trainer(load_config(config), show_progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("verifier", "rows", "got"),
+    [
+        ("arithmetic", [Example("How many?", "2", "s")], "got the prompt 'How many\\?' in row 0 of 'set'"),
+        ("multiple_choice", examples("B", "A or B"), "got the ground truth 'A or B' in row 1 of 'set'"),
+    ],
+)
+def test_a_row_that_its_verifier_cannot_judge_is_refused(verifier: str, rows: list[Example], got: str) -> None:
+    with pytest.raises(ConfigError, match=f"^data: expected rows that the verifier '{verifier}' can judge, {got}$"):
+        check(verifier, rows)
+
+
+def test_a_few_rejected_ground_truths_are_told_and_many_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    def judge(example: Example, completion: str) -> bool:
+        return completion == example.answer != "3"
+
+    pool = VerifierPool("exact_match", judge, None)
+    check_examples(examples("2", "3", "2", "2"), pool, **CHECK)
+    assert caplog.messages == [
+        "data: 1 of 4 ground truths of 'set' rejected, such as row 1: '3'; see clipo verify-data"
+    ]
+    with pytest.raises(
+        ConfigError,
+        match=r"^data\.max_rejected: expected a verifier that accepts .*, got 2 of 4 ground truths of 'set' rejected",
+    ):
+        check_examples(examples("2", "3", "2", "3"), pool, **CHECK)
+    check_examples(examples("2", "3", "2", "3"), pool, **(CHECK | {"rows": 0}))
+    check_examples(examples("3", "2", "2", "2"), pool, **(CHECK | {"rows": 2, "max_rejected": 0.5}))  # rows 0 and 2
+    assert "1 of 2" in caplog.messages[-1]
+
+
+def test_nothing_is_judged_of_a_users_verifier() -> None:
+    def judge(_example: Example, _completion: str) -> bool:
+        raise AssertionError
+
+    check_examples(examples("2"), VerifierPool("mine:judge", judge, None), **CHECK)
