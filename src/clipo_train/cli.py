@@ -178,6 +178,8 @@ def _verify_data(arguments: Sequence[str]) -> None:
 
     given, sources = _options(arguments, verifier=str, timeout=float, limit=int, name=str, prompt=str, answer=str)
     _no_more([source for source in sources if source.startswith("-")])
+    if given.timeout is not None and not given.timeout > 0:
+        raise ConfigError(f"--timeout: expected more than 0 seconds, got {given.timeout:g}")
     columns: dict[Column, str] = {"prompt": given.prompt, "answer": given.answer}
     columns = {ours: theirs for ours, theirs in columns.items() if theirs}
     options = {"name": given.name} if given.name else {}

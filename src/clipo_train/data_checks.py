@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from clipo_train import judges
 from clipo_train.errors import ConfigError
 from clipo_train.types import Example
-from clipo_train.verifiers import VerifierPool, is_ours, verifier_of
+from clipo_train.verifier_worker import OURS
+from clipo_train.verifiers import VerifierPool
 from clipo_train.verify_data import answer_as_completion
 
 _log = logging.getLogger(__name__)
@@ -31,14 +32,14 @@ def check_examples(
     Raises:
         ConfigError: A row has no verifier or cannot be judged; too many ground truths are rejected.
     """
-    names = [verifier_of(example) if pool.name == "auto" else pool.name for example in examples]
+    names = [pool.name_for(example) for example in examples]
     for number, (example, name) in enumerate(zip(examples, names, strict=True)):
         reason = _UNJUDGEABLE[name](example) if name in _UNJUDGEABLE else None
         if reason is not None:
             raise ConfigError(
                 f"data: expected rows that the verifier {name!r} can judge, got {reason} in row {number} of {source!r}"
             )
-    chosen = range(0, len(examples), -(-len(examples) // rows)) if rows and is_ours(pool.name) else range(0)
+    chosen = range(0, len(examples), -(-len(examples) // rows)) if rows and set(names) <= OURS.keys() else range(0)
     if not chosen:
         return
     with pool:

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from clipo_train.config import EvaluationConfig, SetConfig, TrainConfig
+from clipo_train.config import DataConfig, EvaluationConfig, SetConfig, TrainConfig
 from clipo_train.data import load_examples
 from clipo_train.data_checks import check_examples
 from clipo_train.errors import ConfigError
@@ -170,6 +170,17 @@ class Evaluator:
         return metrics
 
 
+def configured_verifier(config: DataConfig, name: str) -> VerifierPool:
+    """The verifier of that name, with a configuration's bounds."""
+    return load_verifier(
+        name,
+        timeout=config.verifier_timeout,
+        workers=config.verifier_workers,
+        memory=config.verifier_memory,
+        env=config.verifier_env,
+    )
+
+
 def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator) -> Evaluator:
     """The evaluator of a configuration, its sets loaded and encoded.
 
@@ -177,9 +188,7 @@ def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, acce
         ConfigError: A set or verifier that cannot be loaded.
     """
     settings, data = config.evaluation, config.data
-    verifier = load_verifier(
-        settings.verifier or data.verifier, timeout=data.verifier_timeout, workers=data.verifier_workers
-    )
+    verifier = configured_verifier(data, settings.verifier or data.verifier)
     sets = {}
     for name, chosen in settings.sets.items():
         examples = _load_set(config, chosen)

@@ -19,7 +19,7 @@ from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
 from clipo_train.data_checks import check_examples
 from clipo_train.errors import ConfigError, NonFiniteError
-from clipo_train.evaluation import load_evaluator
+from clipo_train.evaluation import configured_verifier, load_evaluator
 from clipo_train.folders import check_run_dir, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner, Scores
@@ -32,7 +32,6 @@ from clipo_train.report import write_report
 from clipo_train.rollout import Generation, Rollouts
 from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
-from clipo_train.verifiers import load_verifier
 
 
 class Trainer:
@@ -66,9 +65,7 @@ class Trainer:
         self.progress = progress_bar(visible=show_progress and self.accelerator.is_main_process)
         with self.progress:
             self._load_model()
-        self.verifier = load_verifier(
-            config.data.verifier, timeout=config.data.verifier_timeout, workers=config.data.verifier_workers
-        )
+        self.verifier = configured_verifier(config.data, config.data.verifier)
         examples = self._load_data()
         self.evaluator = load_evaluator(config, self.learner.tokenizer, self.accelerator)
         self._load_engine(examples)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from clipo_train.judges import boxes
 from clipo_train.types import Example
-from clipo_train.verifiers import VerifierPool, verifier_of
+from clipo_train.verifiers import VerifierPool
 
 NO_ANSWER = "I do not know."
 
@@ -41,7 +41,7 @@ def check_data(source: str, examples: Sequence[Example], pool: VerifierPool) -> 
     Raises:
         VerifierError: The verifier raised, or returned no verdict.
     """
-    names = [verifier_of(example) if pool.name == "auto" else pool.name for example in examples]
+    names = [pool.name_for(example) for example in examples]
     answers = [example.answer for example in examples]
     others = [_other(answers, place) for place in range(len(examples))]
     tries = {

@@ -100,7 +100,7 @@ DATA = [
         "column.parquet": "prompt and answer in row 0 of 'column.parquet', got no field 'answer'",
     }.items()
 ] + [
-    Case(f"{TRAIN} --data.verifier nonsense", "data.verifier: expected one of arithmetic, exact_match, "),
+    Case(f"{TRAIN} --data.verifier nonsense", "data.verifier: expected one of auto, arithmetic, exact_match, "),
     Case(f"{TRAIN} --data.verifier no_such:f", "data.verifier: expected module:function, got 'no_such:f': No module"),
     Case(f"{TRAIN} --data.train good.jsonl --data.columns prompt=task", "data: expected prompt and answer in row 0"),
     Case(

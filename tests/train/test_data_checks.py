@@ -1,7 +1,7 @@
 """What is known of a data set and its verifier before training is said before training."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from clipo_train.config.files import load_config
 from clipo_train.data_checks import check_examples
 from clipo_train.errors import ConfigError
 from clipo_train.trainer import Trainer
-from clipo_train.types import Example
+from clipo_train.types import Example, Verdict
 from clipo_train.verifiers import VerifierPool, load_verifier
 
 CHECK = {"source": "set", "rows": 8, "max_rejected": 0.25}
@@ -55,11 +55,21 @@ def test_a_row_that_its_verifier_cannot_judge_is_refused(verifier: str, rows: li
         check(verifier, rows)
 
 
-def test_a_few_rejected_ground_truths_are_told_and_many_are_refused(caplog: pytest.LogCaptureFixture) -> None:
-    def judge(example: Example, completion: str) -> bool:
-        return completion == example.answer != "3"
+class Rejecting(VerifierPool):
+    """Judges here, and rejects some ground truths."""
 
-    pool = VerifierPool("exact_match", judge, None)
+    rejected = ("3",)
+
+    def verify(self, examples: Sequence[Example], completions: Sequence[str]) -> list[Verdict]:
+        return [
+            Verdict(success, float(success))
+            for example, completion in zip(examples, completions, strict=True)
+            for success in [completion == example.answer not in self.rejected]
+        ]
+
+
+def test_a_few_rejected_ground_truths_are_told_and_many_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    pool = Rejecting("exact_match")
     check_examples(examples("2", "3", "2", "2"), pool, **CHECK)
     assert caplog.messages == [
         "data: 1 of 4 ground truths of 'set' rejected, such as row 1: '3'; see clipo verify-data"
@@ -75,7 +85,6 @@ def test_a_few_rejected_ground_truths_are_told_and_many_are_refused(caplog: pyte
 
 
 def test_nothing_is_judged_of_a_users_verifier() -> None:
-    def judge(_example: Example, _completion: str) -> bool:
-        raise AssertionError
-
-    check_examples(examples("2"), VerifierPool("mine:judge", judge, None), **CHECK)
+    pool = Rejecting("mine:judge")
+    pool.rejected = ("2",)
+    check_examples(examples("2"), pool, **CHECK)

@@ -1,6 +1,8 @@
 """Verifiers: what they accept, and that a bad one ends in one line."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,7 +75,15 @@ def test_a_users_function_gives_a_reward_or_a_verdict() -> None:
             "raises",
             "data.verifier: expected a verdict, got RuntimeError: no such luck from 'verifier_functions:raises'",
         ),
+        ("exits", "data.verifier: expected a verdict, got SystemExit: 0 from 'verifier_functions:exits'"),
         ("not_a_verdict", "data.verifier: expected a Verdict, a bool or a reward in [0, 1], got 'yes' from"),
+        ("a_function", "data.verifier: expected a Verdict, a bool or a reward in [0, 1], got <function"),
+        ("not_a_number", "data.verifier: expected a Verdict, a bool or a reward in [0, 1], got nan from"),
+        ("a_number_for_success", "data.verifier: expected Verdict.success to be a bool, got 1 from"),
+        ("no_reward", "data.verifier: expected Verdict.reward to be a number of at most 1e+15, got None from"),
+        ("infinite", "data.verifier: expected Verdict.reward to be a number of at most 1e+15, got inf from"),
+        ("text_for_process", "data.verifier: expected Verdict.process to be a bool or None, got 'yes' from"),
+        ("an_answer_that_is_no_text", "data.verifier: expected Verdict.answer to be text or None, got 7 from"),
     ],
 )
 def test_a_bad_verifier_is_named(function: str, message: str) -> None:
@@ -91,7 +101,7 @@ def test_a_hang_costs_its_reward_and_one_warning(tmp_path: Path, caplog: pytest.
     assert verdicts == [Verdict(False, 0.0, timed_out=True), Verdict(True, 1.0), Verdict(False, 0.0, timed_out=True)]
     (warning,) = caplog.messages
     assert warning.startswith("data.verifier: expected a verdict within 1 s (data.verifier_timeout), got none from ")
-    assert "'verifier_functions:hangs_on_8' on '8' of 'mine': it counts as wrong" in warning
+    assert "'verifier_functions:hangs_on_8' on '8' of 'mine': it counts as incorrect" in warning
     deadline = time.monotonic() + 10
     while _alive(int(pid_file.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -125,7 +135,6 @@ AUTO = [
     ("conrl/commonsense_qa", {}, "A", "The answer is (A).", "\\boxed{bank}"),
     ("arithmetic:train", {}, "6", "#6", "#5"),
     ("mine", {"verifier": "exact_match"}, "a", "a", "b"),
-    ("mine", {"verifier": f"{USERS}:half"}, "a", "a", "b"),
 ]
 
 
@@ -137,6 +146,52 @@ def test_auto_takes_the_verifier_of_each_rows_source() -> None:
         wrong = verifier.verify(examples, [case[4] for case in AUTO])
     assert [verdict.success for verdict in right] == [True] * len(AUTO)
     assert [verdict.success for verdict in wrong] == [False] * len(AUTO)
+
+
+@pytest.mark.parametrize("named", [f"{USERS}:half", "os:system", "auto", 7, ["math"]])
+def test_a_row_cannot_name_code(named: object) -> None:
+    with pytest.raises(ConfigError, match=r"^data: expected a row's verifier to be one of arithmetic, .*, got "):
+        judge("auto", Example("?", "7", "mine", {"verifier": named}), "7")
+
+
+def test_a_worker_gets_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "secret")
+    monkeypatch.setenv("MY_OTHER", "shared")
+    example = Example("?", "", "mine")
+    with load_verifier(f"{USERS}:environment", timeout=30, env=["MY_OTHER"]) as pool:
+        (verdict,) = pool.verify([example], [""])
+    assert verdict.answer is not None
+    names = set(verdict.answer.split())
+    assert "MY_API_KEY" not in names
+    assert {"MY_OTHER", "PATH"} <= names
+
+
+def test_memory_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    with load_verifier(f"{USERS}:eats_on_8", timeout=60, memory=1.0) as pool:
+        verdicts = pool.verify([Example("?", "7", "mine")] * 3, ["8", "7", "8"])
+    assert [verdict.timed_out for verdict in verdicts] == [True, False, True]
+    assert "got no verdict within data.verifier_memory from 'verifier_functions:eats_on_8'" in caplog.text
+
+
+def test_workers_end_with_the_trainer(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"""
+from clipo_train.types import Example
+from clipo_train.verifiers import load_verifier
+if __name__ == "__main__":
+    with load_verifier("{USERS}:hangs", timeout=600) as pool:
+        pool.verify([Example("?", "7", "mine", {{"pid_file": {str(pid_file)!r}}})], ["8"])
+"""
+    (tmp_path / "run.py").write_text(script)
+    trainer = subprocess.Popen([sys.executable, tmp_path / "run.py"], env=os.environ | {"PYTHONPATH": str(Path.cwd())})
+    deadline = time.monotonic() + 60
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    trainer.kill()
+    trainer.wait()
+    while _alive(int(pid_file.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(int(pid_file.read_text()))
 
 
 def test_auto_refuses_an_unknown_source_in_one_line() -> None:
@@ -155,7 +210,7 @@ def test_auto_refuses_an_unknown_source_in_one_line() -> None:
     [
         (
             "nonsense",
-            "expected one of arithmetic, exact_match, multiple_choice, auto, math, reasoning_gym, or module:function, "
+            "expected one of auto, arithmetic, exact_match, multiple_choice, math, reasoning_gym, or module:function, "
             "got 'nonsense'",
         ),
         ("no_such_module:f", "expected module:function, got 'no_such_module:f': No module named 'no_such_module'"),

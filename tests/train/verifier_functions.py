@@ -1,8 +1,10 @@
 """Verifiers of a user's, good and bad."""
 
 import os
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from clipo_train.types import Example, Verdict
 
@@ -43,6 +45,46 @@ def dies_on_8(example: Example, completion: str) -> bool:
     if completion == "8":
         os._exit(1)
     return completion == example.answer
+
+
+def exits(example: Example, completion: str) -> bool:
+    sys.exit(0)
+
+
+def eats_on_8(example: Example, completion: str) -> bool:
+    return completion == example.answer or len([bytearray(2**28) for _ in range(64)]) < 0
+
+
+def environment(example: Example, completion: str) -> Verdict:
+    return Verdict(True, 1.0, answer=" ".join(os.environ))
+
+
+def a_function(example: Example, completion: str) -> Any:
+    return lambda: 1
+
+
+def not_a_number(example: Example, completion: str) -> float:
+    return float("nan")
+
+
+def a_number_for_success(example: Example, completion: str) -> Any:
+    return Verdict(1, 1.0)  # type: ignore[arg-type]
+
+
+def no_reward(example: Example, completion: str) -> Any:
+    return Verdict(False, None)  # type: ignore[arg-type]
+
+
+def infinite(example: Example, completion: str) -> Any:
+    return Verdict(True, float("inf"))
+
+
+def text_for_process(example: Example, completion: str) -> Any:
+    return Verdict(True, 1.0, process="yes")  # type: ignore[arg-type]
+
+
+def an_answer_that_is_no_text(example: Example, completion: str) -> Any:
+    return Verdict(True, 1.0, answer=7)  # type: ignore[arg-type]
 
 
 def not_a_verdict(example: Example, completion: str) -> str:

@@ -74,9 +74,14 @@ class DataConfig:
     """`arithmetic`, `exact_match`, `multiple_choice`, `math`, `reasoning_gym`, `auto` for the one that fits a row's
     source, or a function of yours as `module:function`."""
     verifier_timeout: Positive = 10.0
-    """Seconds one completion may take; one that takes longer counts as wrong."""
+    """Seconds one completion may take; one that takes longer counts as incorrect."""
+    verifier_memory: Positive = 4.0
+    """GiB of memory that each worker process may use; a completion that takes more counts as incorrect."""
     verifier_workers: Count = 2
-    """Processes of a verifier that runs in processes of its own."""
+    """Worker processes that judge completions."""
+    verifier_env: tuple[str, ...] = ()
+    """Environment variables that your verifier needs, such as a key. Workers get `PATH` and other harmless ones
+    only."""
     check_rows: Natural = 64
     """Before training, one of our verifiers judges the ground truths of up to this many rows of each data set; 0 skips
     the check."""
