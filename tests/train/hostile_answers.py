@@ -15,7 +15,8 @@ from reasoning_gym.factory import DATASETS
 from clipo_train.judges import _reasoning_gym, _safe_answers
 from clipo_train.types import Example
 
-SYMPY = {"Integer", "Float", "Symbol", "pi", "C", "x", "X", "y"} | _safe_answers._FUNCTIONS
+EVALUATED = {"sympy", "*", "Integer", "Float", "Symbol", "pi", "C", "x", "X", "y"} | _safe_answers._FUNCTIONS
+"""Names that code run by SymPy's parser may have; it begins with `from sympy import *`."""
 FORBIDDEN = ("os.", "subprocess.", "shutil.", "socket.", "ctypes.", "pty.", "builtins.input", "code.__new__")
 SHAPES: tuple[Callable[[str], str], ...] = (
     str,
@@ -123,15 +124,15 @@ def main(sentinel: str) -> None:
             return
         code = args[0] if event == "exec" else None
         if (
-            (event == "exec" and not set(getattr(code, "co_names", ("?",))) <= SYMPY)
+            (event == "exec" and not set(getattr(code, "co_names", ("?",))) <= EVALUATED)
             or event.startswith(FORBIDDEN)
             or (event == "open" and str(args[1]) not in ("r", "rb"))
         ):
-            ran.append(f"{event} {args!r} by {answer!r}"[:200])
+            ran.append(f"{event} {getattr(code, 'co_names', args)!r} by {answer!r}"[:200])
 
     sys.addaudithook(hook)
     for task, entry in entries.items():
-        for example, answer in cases(task, entry, sentinel):  # noqa: B007 - the hook reads it
+        for example, answer in cases(task, entry, sentinel):
             verdict = _reasoning_gym.reasoning_gym(example, answer)
             if verdict.success and example.metadata["entry"] is entry:
                 accepted.append((task, answer[:80]))

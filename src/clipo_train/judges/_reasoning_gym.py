@@ -90,7 +90,7 @@ def _score(task: str, options: tuple[tuple[str, float], ...], entry: Any, answer
         if not answer or not may_be_scored(task, answer, entry):
             return 0.0
         score = float(_scorer(task, options)(answer, entry))
-    except Exception:  # a scorer meets whatever a policy writes, and not all of them are ready for it
+    except (Exception, SystemExit):  # a scorer meets whatever a policy writes, and not all of them are ready for it
         return 0.0
     return score if 0 <= score <= 1 else 0.0
 

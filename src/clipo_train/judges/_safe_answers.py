@@ -162,6 +162,10 @@ def _short_numbers(answer: str, entry: Entry) -> bool:
     return not re.search(r"\d{3}", answer)
 
 
+def _is_fraction(text: str) -> bool:
+    return bool(re.fullmatch(r"[\d\s.,/+-]*(?:e[+-]?\d{1,3})?", text, flags=re.ASCII))
+
+
 _CHECKS: Mapping[str, Callable[[str, Entry], bool]] = {
     "binary_matrix": lambda answer, entry: is_literal(answer),
     "spiral_matrix": lambda answer, entry: is_literal(answer),
@@ -172,7 +176,7 @@ _CHECKS: Mapping[str, Callable[[str, Entry], bool]] = {
     "simple_integration": lambda answer, entry: is_algebra(answer),
     "intermediate_integration": lambda answer, entry: is_algebra(answer),
     "polynomial_multiplication": lambda answer, entry: is_algebra(answer),
-    "coin_flip": lambda answer, entry: bool(re.fullmatch(r"[\d\s.,/+-]*(?:e[+-]?\d{1,3})?", answer, flags=re.ASCII)),
+    "coin_flip": lambda answer, entry: _is_fraction(answer),
     "rubiks_cube": _short_numbers,
     "rush_hour": _short_numbers,
 }
@@ -185,6 +189,7 @@ def _is_integrand(entry: Entry) -> bool:
 
 _ENTRIES: Mapping[str, Callable[[Entry], bool]] = {
     "bitwise_arithmetic": lambda entry: _is_bitwise(entry["metadata"]["problem"]),
+    "coin_flip": lambda entry: _is_fraction(entry["answer"]),
     "number_sorting": lambda entry: is_literal(entry["answer"]),
     "simple_integration": _is_integrand,
     "intermediate_integration": _is_integrand,
