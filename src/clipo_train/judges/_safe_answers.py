@@ -1,8 +1,9 @@
 """Which answers a scorer of reasoning-gym may see: several scorers evaluate what they are given as Python.
 
 A task is in one of the tables below because its scorer was read: those of `_AS_TEXT` only compare, split, convert and
-decode text; those of `_CHECKS` hand the answer to `eval` or to SymPy, which evaluates too. A task in neither table, such
-as one of a newer reasoning-gym, never gets its scorer called; it accepts its own answer only.
+decode text; those of `_CHECKS` hand the answer to `eval` or to SymPy, which evaluates too, or do as much work as a number
+says. A task in neither table, such as one of a newer reasoning-gym, never gets its scorer called: it accepts its own
+answer only.
 """
 
 import ast
@@ -12,30 +13,28 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_AS_TEXT = frozenset(
-    """
-    ab acre advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation bitwise_arithmetic
-    boxnet caesar_cipher calendar_arithmetic chain_sum circuit_logic codeio color_cube_rotation complex_arithmetic
-    count_bits count_primes course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery
-    family_relationships figlet_font fraction_simplification futoshiki game_of_life gcd graph_color group_anagrams
-    gsm_symbolic isomorphic_strings jugs kakurasu knight_swap knights_knaves largest_island lcm leg_counting
-    letter_counting letter_jumble list_functions mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid
-    needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation
-    palindrome_partitioning path_star polynomial_equations pool_matrix power_function prime_factorization products
-    propositional_logic quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges self_reference
-    sentence_reordering shortest_path simple_equations simple_geometry sokoban spell_backward string_manipulation
-    string_splitting string_synthesis sudoku survo syllogism time_intervals tower_of_hanoi tsumego word_ladder
-    word_sequence_reversal word_sorting zebra_puzzles
-    """.split()
-)
+_COMPARING = """
+ab acre advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation
+bitwise_arithmetic boxnet caesar_cipher calendar_arithmetic chain_sum circuit_logic codeio color_cube_rotation
+complex_arithmetic count_bits count_primes course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice
+emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life gcd graph_color
+group_anagrams gsm_symbolic isomorphic_strings jugs kakurasu knight_swap knights_knaves largest_island lcm
+leg_counting letter_counting letter_jumble list_functions mahjong_puzzle manipulate_matrix maze mini_sudoku
+modulo_grid needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation
+palindrome_partitioning path_star polynomial_equations pool_matrix power_function prime_factorization products
+propositional_logic quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges self_reference
+sentence_reordering shortest_path simple_equations simple_geometry sokoban spell_backward string_manipulation
+string_splitting string_synthesis sudoku survo syllogism time_intervals tower_of_hanoi tsumego word_ladder
+word_sequence_reversal word_sorting zebra_puzzles
+"""
+_AS_TEXT = frozenset(_COMPARING.split())
 """All but game_of_life_halting, whose scorer accepts any text, and composite."""
 _LONGEST = 10_000
 _LONGEST_EXPRESSION = 1_000
 _MOST_NODES = 500
 _DEEPEST = 40
-_FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc exp log ln sqrt asin acos atan sinh cosh tanh asinh acosh atanh Abs".split()
-)
+_CALCULUS = "sin cos tan cot sec csc exp log ln sqrt asin acos atan sinh cosh tanh asinh acosh atanh Abs"
+_FUNCTIONS = frozenset(_CALCULUS.split())
 _BITWISE = (ast.Add, ast.Sub, ast.Mult, ast.LShift, ast.RShift, ast.BitAnd, ast.BitOr, ast.BitXor)
 _NOT_A_NUMBER = re.compile(r"(?i)(?<![a-z])(?:nan|inf|infinity)[ij]?(?![a-z])")
 
@@ -154,7 +153,9 @@ def _literal_or_solution(answer: str, entry: Entry) -> bool:
 
 def _uses_its_numbers(answer: str, entry: Entry) -> bool:
     """Puzzle24's scorer counts the numbers, and does not compare them with the puzzle's."""
-    return is_arithmetic(answer) and sorted(map(int, re.findall(r"\d+", answer))) == sorted(entry["metadata"]["numbers"])
+    return is_arithmetic(answer) and sorted(map(int, re.findall(r"\d+", answer))) == sorted(
+        entry["metadata"]["numbers"]
+    )
 
 
 def _short_numbers(answer: str, entry: Entry) -> bool:
