@@ -2,7 +2,7 @@
 
 A task is in one of the tables below because its scorer was read: those of `_AS_TEXT` only compare, split, convert and
 decode text; those of `_CHECKS` hand the answer to `eval` or to SymPy, which evaluates too, or work as long as a
-number in it says. The scorer of a task in neither table, such as one of a newer reasoning-gym, is never called: the task
+number in it says. The scorer of a task in neither table, such as one of a newer reasoning-gym, is never called: it
 accepts its own answer only.
 """
 
