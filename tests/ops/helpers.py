@@ -39,7 +39,7 @@ def assert_equal(actual: object, expected: object) -> None:
 
 
 def assert_nearly_equal(actual: object, expected: object) -> None:
-    """Equal up to 64 units in the last place (2 in half precision, which is rounded once); what is no float, exactly."""
+    """Equal up to 64 units in the last place, 2 in half precision, which is rounded once; what is no float, exactly."""
     for one, other in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
         is_float = isinstance(one, Tensor) and one.is_floating_point()
         bound = (2 if one.dtype in HALF else 64) * torch.finfo(one.dtype).eps if is_float else 0.0

@@ -181,6 +181,20 @@ def test_guarding_and_its_measure_agree_with_the_oracles(batch: Judged, margin: 
         )
 
 
+@given(judged(), st.sampled_from([torch.inf, -torch.inf]))
+def test_an_infinite_reward_is_an_unknown_one(batch: Judged, infinite: float) -> None:
+    rewards, success, ids = batch
+    spoilt = rewards.masked_fill(rewards.isnan(), infinite)
+    for scale in ("group", "batch", "none"):
+        expected = grpo_advantages(rewards, ids, scale=scale)
+        assert_same(grpo_advantages(spoilt, ids, scale=scale), expected)
+    for method in METHODS:
+        columns, infinities = torch.stack([rewards, rewards], 1), torch.stack([spoilt, rewards], 1)
+        assert_same(combine_rewards(infinities, ids, method=method), combine_rewards(columns, ids, method=method))
+    assert torch.equal(informative_groups(spoilt, ids), informative_groups(rewards, ids))
+    assert torch.equal(reward_inversions(spoilt, success, ids), reward_inversions(rewards, success, ids))
+
+
 @given(judged(), st.sampled_from(HALF))
 def test_guarding_rounds_once_and_inverts_nothing_in_half_precision(batch: Judged, dtype: torch.dtype) -> None:
     rewards, success, ids = batch[0].to(dtype), batch[1], batch[2]

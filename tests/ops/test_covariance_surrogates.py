@@ -64,6 +64,16 @@ def test_clip_cov_draws_every_token_alike_and_by_the_generator() -> None:
     assert torch.equal(clip_cov_surrogate(*arguments, generator=generator, **bounds).clipped, draws[0])
 
 
+@given(batches(), SEEDS)
+def test_clip_cov_drops_the_same_tokens_whatever_the_strides(batch: Arguments, seed: int) -> None:
+    def clipped(*arguments: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        bounds = {"fraction": 0.3, "covariance_low": -9.0, "covariance_high": 9.0}
+        return clip_cov_surrogate(*arguments, generator=generator, **bounds).clipped
+
+    assert torch.equal(clipped(*(x.mT.contiguous().mT for x in batch)), clipped(*batch))
+
+
 @pytest.mark.parametrize("fraction", [2e-4, 0.5])
 def test_of_equal_covariances_kl_cov_takes_the_first_and_no_more(fraction: float) -> None:
     d = torch.full((2, 4), 0.5)

@@ -51,6 +51,8 @@ def test_a_token_that_could_not_be_sampled_is_clamped() -> None:
     mask = torch.tensor([[True]])
     assert log_ratio(impossible, possible, mask).item() == -20
     assert log_ratio(possible, impossible, mask).item() == 20
+    results = gradients(lambda *pair: log_ratio(*pair, mask), impossible, impossible)
+    assert all(result.item() == 0 for result in results)
 
 
 def test_passes_gradcheck() -> None:

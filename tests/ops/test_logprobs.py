@@ -132,6 +132,22 @@ def test_what_is_under_the_mask_of_a_kl_loss_changes_neither_value_nor_gradient(
     assert_equal(gradients(loss, *dirty), gradients(loss, *clean))
 
 
+@every_estimator
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("nats", [-90.0, -19.0, -11.0, 19.0, -torch.inf, torch.inf])
+def test_a_kl_estimate_is_finite_in_half_precision_too(estimator: str, dtype: torch.dtype, nats: float) -> None:
+    pair = torch.tensor([[min(nats, 0.0)]], dtype=dtype), torch.tensor([[min(-nats, 0.0)]], dtype=dtype)
+    results = gradients(lambda *x: kl_estimate(*x, estimator=estimator), *pair)
+    assert all(result.isfinite().all() for result in results)
+
+
+@every_estimator
+def test_a_token_that_neither_policy_can_say_has_no_divergence_and_no_gradient(estimator: str) -> None:
+    impossible = torch.tensor([[-torch.inf]])
+    results = gradients(lambda *x: kl_estimate(*x, estimator=estimator), impossible, impossible)
+    assert all(result.item() == 0 for result in results)
+
+
 @given(SEEDS, st.sampled_from([1e-6, 1e-4, 1.0, 30.0]))
 def test_k3_is_at_least_zero_also_where_policies_hardly_differ(seed: int, size: float) -> None:
     difference = (noise(seed, 4, 256) * size).float()

@@ -53,6 +53,15 @@ def test_what_is_under_the_mask_changes_neither_value_nor_gradient(name: str, ba
     assert_equal(*results)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("gspo", "luspo", "gmpo")])
+@given(tokens(), st.sampled_from([torch.nan, torch.inf]))
+def test_advantages_under_the_mask_change_neither_value_nor_gradient(name: str, batch: Tokens, rubbish: float) -> None:
+    clean = batch._replace(advantages=batch.advantages.unsqueeze(1).repeat(1, batch.mask.shape[1]))
+    dirty = clean._replace(advantages=torch.where(batch.mask, clean.advantages, rubbish))
+    results = [gradients(lambda x, b=b: loss(name, b._replace(logprobs=x)), b.logprobs) for b in (dirty, clean)]
+    assert_equal(*results)
+
+
 @every_recipe
 @given(tokens())
 def test_any_ratio_gives_a_finite_loss_and_gradient_in_float32(name: str, batch: Tokens) -> None:

@@ -136,6 +136,14 @@ def test_works_in_inference_mode(case: Case) -> None:
     assert_nearly_equal(actual, case(case.inputs()))
 
 
+@pytest.mark.parametrize("case", [case for case in EAGER_CASES if "groups" in case.arguments], ids=str)
+def test_no_rollouts_are_as_good_by_their_ids_as_by_a_layout(case: Case) -> None:
+    inputs = {name: value[:0] for name, value in case.inputs().items() if name != "groups"}
+    by_layout = case({**inputs, "groups": GroupLayout.from_size(0, 4, device="cpu")})
+    assert_equal(case({**inputs, "groups": torch.zeros(0).long()}), by_layout)
+    assert_equal(case({**inputs, "groups": GroupLayout.from_ids(torch.zeros(0).long())}), by_layout)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64], ids=str)
 def test_any_integers_are_group_ids(dtype: torch.dtype) -> None:
     ids = torch.tensor([5, -3, 5, 100, -3], dtype=dtype)
