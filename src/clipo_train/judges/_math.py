@@ -1,5 +1,6 @@
 r"""Mathematics: math-verify compares what is algebra; exact numbers, units, bases and words are compared before it."""
 
+import dataclasses
 import functools
 import re
 from typing import Any
@@ -13,6 +14,7 @@ _TAIL = 1000
 """Characters at the end of a completion without a box in which an answer is looked for."""
 _LARGEST_EXPONENT = 10_000
 _LARGEST_POWER_OF_SUM = 30
+_DEEPEST = 25
 _CLOSE = 1e-6
 
 
@@ -66,6 +68,8 @@ def _equal(truth: str, said: str) -> bool:
     """Whether two plain answers are equal."""
     if spelling(truth) == spelling(said):
         return True
+    if max(len(truth), len(said)) > _answers.LONGEST:
+        return False
     if is_letters(truth) or is_letters(said):
         return _items(truth) == _items(said)
     wanted, got = quantity(truth), quantity(said)
@@ -96,7 +100,12 @@ def _same(wanted: Quantity, got: Quantity) -> bool:
     numbers = [_number(item) for item in (wanted, got)]
     if numbers[0] is not None and numbers[1] is not None:
         return same_number(numbers[0], numbers[1], (truth, said))
-    if wanted.scale != got.scale or words(truth) != words(said) or _are_set_and_tuple(truth, said) or _has_dots(truth + said):
+    if (
+        wanted.scale != got.scale
+        or words(truth) != words(said)
+        or _are_set_and_tuple(truth, said)
+        or _has_dots(truth + said)
+    ):
         return False
     return spelling(truth) == spelling(said) or _verify(truth, said)
 
@@ -129,7 +138,7 @@ def _verify(truth: str, said: str) -> bool:
     """Whether math-verify finds two expressions equal, and numbers among them not merely both near zero."""
     import math_verify
 
-    if max(len(truth), len(said)) > _answers.LONGEST or _too_large(truth) or _too_large(said):
+    if _too_large(truth) or _too_large(said):
         return False
     gold, parsed = _boxed(truth), _boxed(said)
     try:
@@ -151,11 +160,11 @@ def _close(gold: list[Any], parsed: list[Any]) -> bool:
 
 def _vote(said: str) -> str:
     """Returns an answer in a form that its spellings share."""
+    if len(said) > _answers.LONGEST or is_letters(said) or _too_large(said):
+        return said
     value = rational(said)
     if value is not None:
         return str(value)
-    if len(said) > _answers.LONGEST or is_letters(said) or _too_large(said):
-        return said
     parsed = _boxed(said)
     try:
         return str(parsed[0]) if parsed else said
@@ -167,21 +176,31 @@ def _boxed(text: str) -> list[Any]:
     return _parse(f"\\boxed{{{text}}}")
 
 
+@functools.cache
+def _extraction() -> list[Any]:
+    """Returns math-verify's usual settings, but for units: it takes letters for them, such as the `m` of `2m`."""
+    import math_verify
+
+    latex = math_verify.LatexExtractionConfig()
+    config = dataclasses.replace(latex.normalization_config, units=False)
+    return [dataclasses.replace(latex, normalization_config=config), math_verify.ExprExtractionConfig()]
+
+
 @functools.lru_cache(maxsize=64)
 def _parse(text: str) -> list[Any]:
     import math_verify
 
     try:
-        return list(math_verify.parse(text, parsing_timeout=None))
+        return list(math_verify.parse(text, _extraction(), parsing_timeout=None))
     except Exception:  # it meets whatever a policy writes
         return []
 
 
 def _too_large(text: str) -> bool:
-    """Whether a power or factorial has more digits or terms than it is worth computing."""
-    flat = re.sub(r"[\s{}]|\*(?=\*)", "", text).replace("**", "^").replace("*", "^") if "**" in text else (
-        re.sub(r"[\s{}]", "", text)
-    )
+    """Whether a power or factorial has too many digits or terms to compute, or brackets nest too deep to parse."""
+    if _depth(text) > _DEEPEST:
+        return True
+    flat = re.sub(r"[\s{}]", "", text).replace("**", "^")
     if any(int(power) > _LARGEST_POWER_OF_SUM for power in re.findall(r"\)\^\(?(\d{1,9})", flat)):
         return True
     if any(int(number) > _LARGEST_EXPONENT for number in re.findall(r"(\d{1,9})\)?!", flat)) or "!!" in flat:
@@ -195,3 +214,12 @@ def _too_large(text: str) -> bool:
         if exponent > _LARGEST_EXPONENT:
             return True
     return False
+
+
+def _depth(text: str) -> int:
+    """Returns how deep brackets nest."""
+    depth = deepest = 0
+    for character in text:
+        depth += 1 if character in "([{" else -1 if character in ")]}" else 0
+        deepest = max(deepest, depth)
+    return deepest

@@ -14,8 +14,12 @@ _ANNOUNCED = re.compile(
     r"(?i:\b(?:answer|option|choice)\s{0,9}(?:is|would be|must be|should be|:)\s{0,9}:?\s{0,9}(?:option\s|choice\s)?)"
     r"[\s*_$`]{0,9}(\([A-Za-z]\)|[A-Za-z](?![A-Za-z'’]))(?=([^\n]{0,80}))"
 )
-_OPTION_IS = re.compile(r"(?i:\b(?:option|choice))\s{1,9}\(?([A-Z])\)?\s{1,9}is\s{1,9}(?:the\s)?(?:correct|right|answer)()")
-_OTHER_TOO = re.compile(r"[\s*_$`)]*(?:,|/|&|\bor\b|\band\b|\bnor\b)\s*(?:(?:or|and)\s)?[\s*_$`(]*[A-Za-z](?![A-Za-z])")
+_OPTION_IS = re.compile(
+    r"(?i:\b(?:option|choice))\s{1,9}\(?([A-Z])\)?\s{1,9}is\s{1,9}(?:the\s)?(?:correct|right|answer)()"
+)
+_OTHER_TOO = re.compile(
+    r"[\s*_$`)]*(?:,|/|&|\bor\b|\band\b|\bnor\b)\s*(?:(?:or|and)\s)?[\s*_$`(]*(?:[A-Z](?![A-Za-z])|[a-z]\W*\Z)"
+)
 
 
 def multiple_choice(example: Example, completion: str) -> Verdict:

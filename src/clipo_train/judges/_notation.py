@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from clipo_train.judges._answers import WRAPPED
+from clipo_train.judges._answers import LONGEST, WRAPPED
 
 _SYMBOLS = {
     **dict.fromkeys("−–‐‑", "-"),
@@ -17,6 +17,8 @@ _SAME = {"yes": "true", "no": "false", **{word: str(number) for number, word in 
 
 def plain(text: str) -> str:
     """Returns an answer in TeX and ASCII as far as it goes, without what is only for the eye."""
+    if len(text) > LONGEST:
+        return text.strip()
     text = "".join(map(_character, text.replace("\\$", "USD ")))
     text = re.sub(r"\\(?:left|right|displaystyle|limits)(?![a-zA-Z])\s*\.?|\\!|\{\\!\}|\$|\\phantom", "", text)
     text = re.sub(r"\\[,;: ]|\\q?quad|~", " ", text).replace("{,}", ",")
@@ -40,7 +42,9 @@ def spelling(text: str) -> str:
 def is_letters(text: str) -> bool:
     """Whether an answer is words, or an order of letters: at least two letters, and no sign of mathematics."""
     text = WRAPPED.sub(r"\1", text)
-    return len(re.findall(r"[^\W\d_]", text)) > 1 and re.search(r"[\d\\^_+/*=<>|!{}]", text) is None and not _minus(text)
+    return (
+        len(re.findall(r"[^\W\d_]", text)) > 1 and re.search(r"[\d\\^_+/*=<>|!{}]", text) is None and not _minus(text)
+    )
 
 
 def words(text: str) -> list[str]:

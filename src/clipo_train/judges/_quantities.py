@@ -9,7 +9,15 @@ from clipo_train.judges._answers import WRAPPED
 _UNITS = {
     **{"m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre"},
     **{"g": "gram", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre"},
-    **{"s": "sec second", "min": "minute", "h": "hr hour", "day": "", "ft": "feet foot", "in": "inch inche", "yd": "yard"},
+    **{
+        "s": "sec second",
+        "min": "minute",
+        "h": "hr hour",
+        "day": "",
+        "ft": "feet foot",
+        "in": "inch inche",
+        "yd": "yard",
+    },
     **{"mi": "mile", "lb": "pound", "oz": "ounce", "mph": "mi/h", "dollar": "usd buck", "euro": "eur €", "cent": "¢"},
     **{"degree": "deg °", "rad": "radian", "unit": "", "am": "", "pm": "", "n": "newton", "j": "joule", "w": "watt"},
     **{"v": "volt", "hz": "hertz", "pa": "pascal", "k": "kelvin", "gbp": "£", "yen": "¥ jpy", "percent": "% \\%"},
@@ -24,7 +32,9 @@ _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)"
 _POWER = r"(?:[eE]([+-]?\d{1,3})|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?\s*([+-]?\d{1,3})\s*\}?)?"
 _NUMBER = re.compile(rf"({_DECIMAL}){_POWER}")
 _TEN = re.compile(r"10\s*\^\s*\{?\s*([+-]?\d{1,3})\s*\}?")
-_RATIO = re.compile(r"(?:(\d+)(?:\s+|\s*(?=\\)))?(?:\\frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(-?\d+)\s*\}|(\d))|(\d+)\s*/\s*(\d+))")
+_RATIO = re.compile(
+    r"(?:(\d+)(?:\s+|\s*(?=\\)))?(?:\\frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(-?\d+)\s*\}|(\d))|(\d+)\s*/\s*(\d+))"
+)
 _BASE = re.compile(r"(.*[0-9A-Za-z])\s*_\s*(?:\{\s*(\w+)\s*\}|(\w+))", flags=re.DOTALL)
 _BASES = {name: str(base) for base, name in enumerate("two three four five six seven eight nine ten".split(), start=2)}
 _SUFFIX = re.compile(
@@ -79,7 +89,11 @@ def based(text: str) -> tuple[str, str]:
     digits = re.sub(r"\s|,", "", found[1])
     base = (found[2] or found[3]).lower()
     base = _BASES.get(base, base)
-    return (digits.upper(), base) if base.isdigit() and re.fullmatch(r"-?[0-9A-Za-z]*\d[0-9A-Za-z]*", digits) else (text, "")
+    return (
+        (digits.upper(), base)
+        if base.isdigit() and re.fullmatch(r"-?[0-9A-Za-z]*\d[0-9A-Za-z]*", digits)
+        else (text, "")
+    )
 
 
 def rational(text: str) -> Fraction | None:
@@ -113,8 +127,13 @@ def _rounds(exact: Fraction, decimal: Fraction, text: str) -> bool:
 def _is_unit(name: str) -> bool:
     """Whether letters right after a number are a unit rather than variables."""
     parts = re.split(r"[\s/]+", name)
-    return all(_CANONICAL.get(part.replace(".", "").rstrip("s")) or part.replace(".", "") in _CANONICAL
-               or len(part) >= 4 or part in ("sq", "per", "of", "the", "in") for part in parts)
+    return all(
+        _CANONICAL.get(part.replace(".", "").rstrip("s"))
+        or part.replace(".", "") in _CANONICAL
+        or len(part) >= 4
+        or part in ("sq", "per", "of", "the", "in")
+        for part in parts
+    )
 
 
 def _unit(name: str, power: str | None) -> str:
