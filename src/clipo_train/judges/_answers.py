@@ -38,7 +38,7 @@ def tagged(text: str) -> str:
 
 
 def final_boxes(text: str) -> str | None:
-    r"""Returns the content of the last box, with those of the boxes that only a comma, `and` or `or` separates from it."""
+    r"""Returns the content of the last box, and of those before it with only a comma, `and` or `or` between."""
     spans = _spans(text)
     first = len(spans) - 1
     while first > 0:

@@ -150,7 +150,7 @@ def _verify(truth: str, said: str) -> bool:
 
 def _close(gold: list[Any], parsed: list[Any]) -> bool:
     """Whether two numbers differ by a millionth of the larger at most; what is no number is left to math-verify."""
-    from sympy import Expr
+    from sympy import Expr  # type: ignore[import-untyped]
 
     one, other = gold[0], parsed[0]
     if not all(isinstance(item, Expr) and item.is_number for item in (one, other)):

@@ -7,12 +7,30 @@ from clipo_train.judges._answers import LONGEST, WRAPPED
 
 _SYMBOLS = {
     **dict.fromkeys("−–‐‑", "-"),
-    **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "±": r"\pm "},
-    **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ "},
-    **{"θ": r"\theta ", "∅": r"\emptyset ", "√": r"\sqrt ", "⁄": "/"},
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "÷": "/",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "±": r"\pm ",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\ne ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "°": r"^\circ ",
+    "θ": r"\theta ",
+    "∅": r"\emptyset ",
+    "√": r"\sqrt ",
+    "⁄": "/",
 }
-_NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-_SAME = {"yes": "true", "no": "false", **{word: str(number) for number, word in enumerate(_NUMBER_WORDS)}}
+NUMBER_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six"),
+    *("seven", "eight", "nine", "ten", "eleven", "twelve"),
+)
+_SAME = {"yes": "true", "no": "false", **{word: str(number) for number, word in enumerate(NUMBER_WORDS)}}
 
 
 def plain(text: str) -> str:
@@ -48,9 +66,9 @@ def is_letters(text: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Returns the words of four letters or more that are no names of functions."""
+    """Returns words of four letters, or three capitals, or more that are no names of functions, as in an angle `ABC`."""
     text = re.sub(r"\\(?:begin|end)\s*\{[a-z]*\}|\\[a-zA-Z]+", " ", text)
-    found = [word.lower() for word in re.findall(r"[^\W\d_]{4,}", text)]
+    found = [word.lower() for word in re.findall(r"[^\W\d_]{4,}|[A-Z]{3,}", text)]
     return [word for word in found if not re.fullmatch(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|sqrt|frac|infty", word)]
 
 
@@ -69,5 +87,5 @@ def _character(character: str) -> str:
     if kind == "<super>" and parts:
         return f"^{{{flat}}}"
     if kind == "<fraction>":
-        return "\\frac{%s}{%s}" % tuple(flat.split("/")) if re.fullmatch(r"\d+/\d+", flat) else flat
+        return "\\frac{{{}}}{{{}}}".format(*tuple(flat.split("/"))) if re.fullmatch(r"\d+/\d+", flat) else flat
     return flat

@@ -5,23 +5,51 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from clipo_train.judges._answers import WRAPPED
+from clipo_train.judges._notation import NUMBER_WORDS
 
 _UNITS = {
-    **{"m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre"},
-    **{"g": "gram", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre"},
-    **{
-        "s": "sec second",
-        "min": "minute",
-        "h": "hr hour",
-        "day": "",
-        "ft": "feet foot",
-        "in": "inch inche",
-        "yd": "yard",
-    },
-    **{"mi": "mile", "lb": "pound", "oz": "ounce", "mph": "mi/h", "dollar": "usd buck", "euro": "eur €", "cent": "¢"},
-    **{"degree": "deg °", "rad": "radian", "unit": "", "am": "", "pm": "", "n": "newton", "j": "joule", "w": "watt"},
-    **{"v": "volt", "hz": "hertz", "pa": "pascal", "k": "kelvin", "gbp": "£", "yen": "¥ jpy", "percent": "% \\%"},
-    **{"st": "", "nd": "", "rd": "", "th": ""},
+    "m": "meter metre",
+    "cm": "centimeter centimetre",
+    "mm": "millimeter millimetre",
+    "km": "kilometer kilometre",
+    "g": "gram",
+    "kg": "kilogram",
+    "mg": "milligram",
+    "l": "liter litre",
+    "ml": "milliliter millilitre",
+    "s": "sec second",
+    "min": "minute",
+    "h": "hr hour",
+    "day": "",
+    "ft": "feet foot",
+    "in": "inch inche",
+    "yd": "yard",
+    "mi": "mile",
+    "lb": "pound",
+    "oz": "ounce",
+    "mph": "mi/h",
+    "dollar": "usd buck",
+    "euro": "eur €",
+    "cent": "¢",
+    "degree": "deg °",
+    "rad": "radian",
+    "unit": "",
+    "am": "",
+    "pm": "",
+    "n": "newton",
+    "j": "joule",
+    "w": "watt",
+    "v": "volt",
+    "hz": "hertz",
+    "pa": "pascal",
+    "k": "kelvin",
+    "gbp": "£",
+    "yen": "¥ jpy",
+    "percent": "% \\%",
+    "st": "",
+    "nd": "",
+    "rd": "",
+    "th": "",
 }
 _CANONICAL = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
 _ORDINALS = {"st", "nd", "rd", "th"}
@@ -36,7 +64,7 @@ _RATIO = re.compile(
     r"(?:(\d+)(?:\s+|\s*(?=\\)))?(?:\\frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(-?\d+)\s*\}|(\d))|(\d+)\s*/\s*(\d+))"
 )
 _BASE = re.compile(r"(.*[0-9A-Za-z])\s*_\s*(?:\{\s*(\w+)\s*\}|(\w+))", flags=re.DOTALL)
-_BASES = {name: str(base) for base, name in enumerate("two three four five six seven eight nine ten".split(), start=2)}
+_BASES = {name: str(base) for base, name in enumerate(NUMBER_WORDS)}
 _SUFFIX = re.compile(
     r"(.*[\d}\])a-z.])\s*(?:"
     r"\^?\s*\{?\s*\\(?:text|mbox|mathrm|textnormal|textrm|rm)\s*\{([^{}]*)\}\s*\}?|\^\s*\{?\s*(\\circ)\s*\}?"
@@ -111,7 +139,7 @@ def rational(text: str) -> Fraction | None:
 
 
 def same_number(one: Fraction, other: Fraction, spelled: tuple[str, str]) -> bool:
-    """Whether two numbers are equal, or one is a decimal of at least six places and digits to which the other rounds."""
+    """Whether two numbers are equal, or one is a decimal of six places and digits or more that the other rounds to."""
     return one == other or any(
         _rounds(exact, decimal, text) for exact, decimal, text in ((one, other, spelled[1]), (other, one, spelled[0]))
     )
