@@ -66,7 +66,7 @@ def is_letters(text: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Returns words of four letters, or three capitals, or more that are no names of functions, as in an angle `ABC`."""
+    """Returns words of four letters, or three capitals, or more that are no functions, as in an angle `ABC`."""
     text = re.sub(r"\\(?:begin|end)\s*\{[a-z]*\}|\\[a-zA-Z]+", " ", text)
     found = [word.lower() for word in re.findall(r"[^\W\d_]{4,}|[A-Z]{3,}", text)]
     return [word for word in found if not re.fullmatch(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|sqrt|frac|infty", word)]

@@ -103,7 +103,7 @@ def quantity(text: str) -> Quantity:
     first, _, rest = name.partition(" ")
     if first in _SCALES:
         name, scale = rest.strip(), _SCALES[first]
-    variable = bare is not None and len(name) == 1 and not core[-1:].isspace() and text[: found.end(1) + 1][-1] != " "
+    variable = bare is not None and len(name) == 1 and (name not in "mgs" or text[found.end(1)] != " ")
     if (bare and scale == 1 and not _is_unit(name)) or variable or _FUNCTIONS.search(name):
         return Quantity(text)
     return Quantity(core.strip(), _unit(name, power), scale)
