@@ -18,6 +18,7 @@ from clipo_train.errors import ConfigError
 from clipo_train.estimators import interval, majority, pass_at_k
 from clipo_train.parallel import gather_list
 from clipo_train.policy import EncodedExample, encode_prompts, load_policy
+from clipo_train.reasoning import judged_texts
 from clipo_train.rollout import RolloutEngine, Sampling
 from clipo_train.rollout.loading import load_engine
 from clipo_train.types import Example, Verdict
@@ -152,7 +153,8 @@ class Evaluator:
 
     def _complete(self, engine: RolloutEngine, batch: Sequence[EncodedExample]) -> list[Outcome]:
         generation = engine.generate([item.prompt_ids for item in batch], samples=self.samples, sampling=self.sampling)
-        verdicts = self.verifier.verify([item.example for item in batch for _ in range(self.samples)], generation.texts)
+        judged = judged_texts([item.reasoning for item in batch], generation)
+        verdicts = self.verifier.verify([item.example for item in batch for _ in range(self.samples)], judged)
         lengths, finished = generation.response_mask.sum(1).tolist(), generation.finished.tolist()
         return [Outcome(*values) for values in zip(verdicts, lengths, finished, strict=True)]
 
@@ -183,7 +185,7 @@ def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, acce
     sets = {}
     for name, chosen in settings.sets.items():
         examples = _load_set(config, chosen)
-        sets[name] = encode_prompts(tokenizer, examples)
+        sets[name] = encode_prompts(tokenizer, examples, judge_thinking=data.judge_thinking)
         check_examples(examples, verifier, source=name, rows=data.check_rows, max_rejected=data.max_rejected)
     return Evaluator(
         sets,

@@ -1,7 +1,7 @@
 """The policy: loading it, encoding prompts for it, and the one forward that scores rollouts."""
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,19 @@ from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
 from clipo_train.dropout import remove_dropout
 from clipo_train.errors import ConfigError
+from clipo_train.prompts import EncodedExample, encode_prompts
 from clipo_train.rollout import Generation, positions
 from clipo_train.testbed import warm_start
-from clipo_train.types import Example
+
+__all__ = [
+    "EncodedExample",
+    "TokenScores",
+    "encode_prompts",
+    "forward",
+    "load_policy",
+    "require_finite_weights",
+    "score_tokens",
+]
 
 
 def load_policy(
@@ -69,51 +79,6 @@ def require_finite_weights(weights: Mapping[str, Tensor], field: str, path: str 
     broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if broken:
         raise ConfigError(f"{field}: expected finite weights, got NaN or inf in {broken[0]} of {str(path)!r}")
-
-
-class EncodedExample(NamedTuple):
-    """A task and the token ids of its prompt."""
-
-    example: Example
-    prompt_ids: list[int]
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, max_tokens: int | None = None
-) -> list[EncodedExample]:
-    """Encodes prompts: text as it is, messages through the chat template.
-
-    Args:
-        tokenizer: The policy's.
-        examples: Tasks.
-        max_tokens: Longer prompts are left out.
-
-    Raises:
-        ConfigError: Messages for a tokenizer without a chat template; a prompt is empty, or none is short enough.
-    """
-    encoded = [EncodedExample(example, _encode(tokenizer, example)) for example in examples]
-    for item in encoded:
-        if not item.prompt_ids:
-            raise ConfigError(f"data: expected prompts of at least one token, got none in {item.example.prompt!r}")
-    kept = [item for item in encoded if max_tokens is None or len(item.prompt_ids) <= max_tokens]
-    if not kept:
-        shortest = min(len(item.prompt_ids) for item in encoded)
-        raise ConfigError(
-            f"rollout.max_prompt_tokens: expected at least {shortest}, the shortest prompt, got {max_tokens}"
-        )
-    return kept
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
-    if isinstance(example.prompt, str):
-        return list(tokenizer(example.prompt)["input_ids"])
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            f"model.path: expected a tokenizer with a chat template for the messages of {example.source!r}, got none"
-        )
-    messages = [dict(message) for message in example.prompt]
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def forward(

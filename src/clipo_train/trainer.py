@@ -210,7 +210,12 @@ class Trainer:
             options=data.options,
             columns=data.columns,
         )
-        encoded = encode_prompts(self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens)
+        encoded = encode_prompts(
+            self.learner.tokenizer,
+            examples,
+            max_tokens=self.config.rollout.max_prompt_tokens,
+            judge_thinking=data.judge_thinking,
+        )
         check_examples(examples, self.verifier, source=data.train, rows=data.check_rows, max_rejected=data.max_rejected)
         return encoded
 

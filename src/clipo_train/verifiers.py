@@ -22,6 +22,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,20 @@ _log = logging.getLogger(__name__)
 
 class VerifierError(ConfigError):
     """A verifier raised, or gave something that is no verdict."""
+
+
+def judge(verifier: Callable[[Example, str], Any], example: Example, completion: str) -> Any:
+    """What a verifier says of a completion: the first success, or else the highest reward, among the ground truths."""
+    if not example.alternatives:
+        return verifier(example, completion)
+    best: Verdict | None = None
+    for answer in (example.answer, *example.alternatives):
+        verdict = as_verdict(verifier(replace(example, answer=answer), completion))
+        if best is None or (verdict.success, verdict.reward) > (best.success, best.reward):
+            best = verdict
+        if verdict.success:
+            break
+    return best
 
 
 def auto(example: Example, completion: str) -> Any:
@@ -156,9 +171,9 @@ class VerifierPool:
         """
         pairs = list(zip(examples, completions, strict=True))
         if self.timeout is None:
-            return [self._verdict(*pair, functools.partial(self.verifier, *pair)) for pair in pairs]
+            return [self._verdict(*pair, functools.partial(judge, self.verifier, *pair)) for pair in pairs]
         pool = self._processes({verifier_of(item) for item in examples} if self.name == "auto" else {self.name})
-        futures = [pool.schedule(self.verifier, args=pair, timeout=self.timeout) for pair in pairs]
+        futures = [pool.schedule(judge, args=(self.verifier, *pair), timeout=self.timeout) for pair in pairs]
         try:
             return [self._verdict(*pair, future.result) for pair, future in zip(pairs, futures, strict=True)]
         except VerifierError:

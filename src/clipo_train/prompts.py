@@ -1,0 +1,165 @@
+"""Prompts as the policy's tokens: text as it is, messages through the chat template."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from clipo_train.errors import ConfigError
+from clipo_train.reasoning import Reasoning, reasoning_of
+from clipo_train.types import Example
+
+_log = logging.getLogger(__name__)
+
+
+class EncodedExample(NamedTuple):
+    """A task and the token ids of its prompt.
+
+    Attributes:
+        example: The task.
+        prompt_ids: Its prompt.
+        reasoning: How to leave the reasoning out of what is judged; None where completions are judged whole.
+    """
+
+    example: Example
+    prompt_ids: list[int]
+    reasoning: Reasoning | None = None
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    *,
+    max_tokens: int | None = None,
+    judge_thinking: bool | None = None,
+) -> list[EncodedExample]:
+    """Encodes prompts.
+
+    A last message of the assistant is continued. Where the chat template refuses the system role, the system message is
+    put before the first user message, which is logged once.
+
+    Args:
+        tokenizer: The policy's.
+        examples: Tasks.
+        max_tokens: Longer prompts are left out; how many is logged.
+        judge_thinking: Whether reasoning is judged; None leaves that to the template and the vocabulary.
+
+    Raises:
+        ConfigError: A prompt that the tokenizer or its chat template cannot encode, or that is empty; names the row. Or
+            no prompt is short enough.
+    """
+    encoder = _Encoder(tokenizer, judge_thinking)
+    encoded = [encoder.encode(example) for example in examples]
+    if encoder.merged:
+        _log.warning(
+            "data: the chat template refuses the system role; the system messages of %d prompts stand before their "
+            "first user message",
+            encoder.merged,
+        )
+    kept = [item for item in encoded if max_tokens is None or len(item.prompt_ids) <= max_tokens]
+    if encoded and not kept:
+        shortest = min(len(item.prompt_ids) for item in encoded)
+        raise ConfigError(
+            f"rollout.max_prompt_tokens: expected at least {shortest}, the shortest prompt, got {max_tokens}"
+        )
+    if len(kept) < len(encoded):
+        longest = max(len(item.prompt_ids) for item in encoded)
+        _log.warning(
+            "data: %d of %d prompts are longer than rollout.max_prompt_tokens (%d) and are left out; the longest has "
+            "%d tokens",
+            *(len(encoded) - len(kept), len(encoded), max_tokens, longest),
+        )
+    return kept
+
+
+class _Encoder:
+    """Encodes prompts with one tokenizer, and counts the system messages that it had to merge."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, judge_thinking: bool | None) -> None:
+        self.tokenizer, self.judge_thinking = tokenizer, judge_thinking
+        template = tokenizer.chat_template
+        self.variants = list(template) if isinstance(template, dict) and "default" not in template else []
+        self.template: str = (template or {}).get("default", "") if isinstance(template, dict | None) else template
+        self.merged = 0
+
+    def encode(self, example: Example) -> EncodedExample:
+        if isinstance(example.prompt, str):
+            ids, end = self._encode_text(example.prompt), "".join(example.prompt.split()[-1:])
+        else:
+            messages = [dict(message) for message in example.prompt]
+            text = self._render(messages, example)
+            ids, end = (
+                list(self.tokenizer(text, add_special_tokens=False)["input_ids"]),
+                _generation_prompt(text, messages),
+            )
+        if not ids:
+            raise ConfigError(f"data: expected prompts of at least one token, got none in {_place(example)}")
+        return EncodedExample(
+            example, ids, reasoning_of(self.tokenizer, end, template=self.template, judge=self.judge_thinking)
+        )
+
+    def _encode_text(self, text: str) -> list[int]:
+        """Tokens of a text: one beginning of sequence, though the text has its own, and no end after it."""
+        tokenizer = self.tokenizer
+        ids = list(tokenizer(text)["input_ids"])
+        bos, eos = tokenizer.bos_token, tokenizer.eos_token
+        if bos and text.startswith(bos) and ids[:2] == [tokenizer.bos_token_id] * 2:
+            ids = ids[1:]
+        if eos and not text.endswith(eos) and ids[-1:] == [tokenizer.eos_token_id] and len(ids) > 1:
+            ids = ids[:-1]
+        return ids
+
+    def _render(self, messages: list[dict[str, str]], example: Example) -> str:
+        """The messages in the chat template."""
+        if not self.template:
+            got = f"only {', '.join(self.variants)}" if self.variants else "none"
+            raise ConfigError(
+                f"model.path: expected a tokenizer with a default chat template for the messages of {_place(example)}, "
+                f"got {got}"
+            )
+        try:
+            text = self._apply(messages)
+        except TemplateError as error:
+            text = self._merged(messages, example, error)
+        except (ValueError, TypeError) as error:
+            raise _refused(example, error) from error
+        for message in messages:
+            if message["role"] != "assistant" and message["content"].strip() not in text:
+                raise _refused(example, f"its template leaves out the message of the role {message['role']}")
+        return text
+
+    def _merged(self, messages: list[dict[str, str]], example: Example, reason: TemplateError) -> str:
+        """The messages in a chat template that refuses them, tried again without a system message of its own."""
+        if len(messages) < 2 or [message["role"] for message in messages[:2]] != ["system", "user"]:
+            raise _refused(example, reason) from reason
+        system, user, *others = messages
+        try:
+            text = self._apply([{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *others])
+        except (TemplateError, ValueError, TypeError):
+            raise _refused(example, reason) from reason
+        self.merged += 1
+        return text
+
+    def _apply(self, messages: list[dict[str, str]]) -> str:
+        prefill = messages[-1]["role"] == "assistant"
+        if prefill and not messages[-1]["content"].strip():
+            messages, prefill = messages[:-1], False
+        options: dict[str, Any] = {"add_generation_prompt": not prefill, "continue_final_message": prefill}
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+
+def _generation_prompt(text: str, messages: Sequence[dict[str, str]]) -> str:
+    """What follows the last user's words in a rendered prompt."""
+    said = next((each["content"].strip() for each in reversed(messages) if each["role"] == "user"), "")
+    return text[text.rfind(said) + len(said) :] if said else text
+
+
+def _refused(example: Example, reason: object) -> ConfigError:
+    what = " ".join(str(reason).split()) or type(reason).__name__
+    return ConfigError(f"data: expected messages that the chat template takes, got {_place(example)}: {what[:200]}")
+
+
+def _place(example: Example) -> str:
+    return example.place or f"the prompt {str(example.prompt)[:60]!r}"
