@@ -37,8 +37,8 @@ def encode_prompts(
 ) -> list[EncodedExample]:
     """Encodes prompts.
 
-    A last message of the assistant is continued. Where the chat template refuses the system role, the system message is
-    put before the first user message, which is logged once.
+    A last message of the assistant is continued. Where the chat template refuses or ignores the system role, the
+    system message is put before the first user message, which is logged once.
 
     Args:
         tokenizer: The policy's.
@@ -54,7 +54,7 @@ def encode_prompts(
     encoded = [encoder.encode(example) for example in examples]
     if encoder.merged:
         _log.warning(
-            "data: the chat template refuses the system role; the system messages of %d prompts stand before their "
+            "data: the chat template does not take the system role; the system messages of %d prompts stand before their "
             "first user message",
             encoder.merged,
         )
@@ -119,28 +119,27 @@ class _Encoder:
                 f"model.path: expected a tokenizer with a default chat template for the messages of {_place(example)}, "
                 f"got {got}"
             )
-        try:
-            text = self._apply(messages)
-        except TemplateError as error:
-            text = self._merged(messages, example, error)
-        except (ValueError, TypeError) as error:
-            raise _refused(example, error) from error
-        for message in messages:
-            if message["role"] != "assistant" and message["content"].strip() not in text:
-                raise _refused(example, f"its template leaves out the message of the role {message['role']}")
+        text, reason = self._attempt(messages)
+        if reason and [message["role"] for message in messages[:2]] == ["system", "user"]:
+            system, user, *others = messages
+            merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+            text, still = self._attempt([merged, *others])
+            self.merged += not still
+            reason = reason if still else ""
+        if reason:
+            raise ConfigError(f"data: expected messages that the chat template takes, got {_place(example)}: {reason}")
         return text
 
-    def _merged(self, messages: list[dict[str, str]], example: Example, reason: TemplateError) -> str:
-        """The messages in a chat template that refuses them, tried again without a system message of its own."""
-        if len(messages) < 2 or [message["role"] for message in messages[:2]] != ["system", "user"]:
-            raise _refused(example, reason) from reason
-        system, user, *others = messages
+    def _attempt(self, messages: list[dict[str, str]]) -> tuple[str, str]:
+        """The rendered messages, and why the chat template does not take them."""
         try:
-            text = self._apply([{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}, *others])
-        except (TemplateError, ValueError, TypeError):
-            raise _refused(example, reason) from reason
-        self.merged += 1
-        return text
+            text = self._apply(messages)
+        except (TemplateError, ValueError, TypeError) as error:
+            return "", " ".join(str(error).split())[:200] or type(error).__name__
+        for message in messages:
+            if message["role"] in ("system", "user") and message["content"].strip() not in text:
+                return "", f"it leaves out the {message['role']} message"
+        return text, ""
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
         prefill = messages[-1]["role"] == "assistant"
@@ -154,11 +153,6 @@ def _generation_prompt(text: str, messages: Sequence[dict[str, str]]) -> str:
     """What follows the last user's words in a rendered prompt."""
     said = next((each["content"].strip() for each in reversed(messages) if each["role"] == "user"), "")
     return text[text.rfind(said) + len(said) :] if said else text
-
-
-def _refused(example: Example, reason: object) -> ConfigError:
-    what = " ".join(str(reason).split()) or type(reason).__name__
-    return ConfigError(f"data: expected messages that the chat template takes, got {_place(example)}: {what[:200]}")
 
 
 def _place(example: Example) -> str:
