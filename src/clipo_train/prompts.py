@@ -54,8 +54,8 @@ def encode_prompts(
     encoded = [encoder.encode(example) for example in examples]
     if encoder.merged:
         _log.warning(
-            "data: the chat template does not take the system role; the system messages of %d prompts stand before their "
-            "first user message",
+            "data: the chat template does not take the system role; the system messages of %d prompts stand before "
+            "their first user message",
             encoder.merged,
         )
     kept = [item for item in encoded if max_tokens is None or len(item.prompt_ids) <= max_tokens]
@@ -111,8 +111,8 @@ class _Encoder:
             ids = ids[:-1]
         return ids
 
-    def _render(self, messages: list[dict[str, str]], example: Example) -> str:
-        """The messages in the chat template."""
+    def _render(self, messages: list[dict[str, str]], example: Example) -> tuple[str, str]:
+        """The messages in the chat template, and what follows them there."""
         if not self.template:
             got = f"only {', '.join(self.variants)}" if self.variants else "none"
             raise ConfigError(
@@ -123,12 +123,13 @@ class _Encoder:
         if reason and [message["role"] for message in messages[:2]] == ["system", "user"]:
             system, user, *others = messages
             merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-            text, still = self._attempt([merged, *others])
+            messages = [merged, *others]
+            text, still = self._attempt(messages)
             self.merged += not still
             reason = reason if still else ""
         if reason:
             raise ConfigError(f"data: expected messages that the chat template takes, got {_place(example)}: {reason}")
-        return text
+        return text, self._end(messages, text)
 
     def _attempt(self, messages: list[dict[str, str]]) -> tuple[str, str]:
         """The rendered messages, and why the chat template does not take them."""
@@ -148,11 +149,14 @@ class _Encoder:
         options: dict[str, Any] = {"add_generation_prompt": not prefill, "continue_final_message": prefill}
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
-
-def _generation_prompt(text: str, messages: Sequence[dict[str, str]]) -> str:
-    """What follows the last user's words in a rendered prompt."""
-    said = next((each["content"].strip() for each in reversed(messages) if each["role"] == "user"), "")
-    return text[text.rfind(said) + len(said) :] if said else text
+    def _end(self, messages: list[dict[str, str]], text: str) -> str:
+        """What the chat template, or the assistant's last message, puts after the other messages."""
+        others = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+        try:
+            before = str(self.tokenizer.apply_chat_template(others, tokenize=False))
+        except (TemplateError, ValueError, TypeError, IndexError):
+            before = text
+        return text.removeprefix(before) if text.startswith(before) else "".join(text.split()[-1:])
 
 
 def _place(example: Example) -> str:

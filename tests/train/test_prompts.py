@@ -16,9 +16,17 @@ from clipo_train.reasoning import TAGS, Reasoning, judged_texts
 from clipo_train.rollout import Generation
 from clipo_train.types import Example
 
-CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+CHAT = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }};{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHAT
-ALTERNATE = "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('must alternate') }}{% endif %}{% endfor %}"
+ALTERNATE = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('must alternate') }}{% endif %}{% endfor %}"
+)
+TAKES = "data: expected messages that the chat template takes, got line 1 of 'a.jsonl'"
+DEFAULT = "model.path: expected a tokenizer with a default chat template for the messages of line 1 of 'a.jsonl'"
 SYSTEM, USER = {"role": "system", "content": "be"}, {"role": "user", "content": "hi"}
 
 
@@ -34,7 +42,7 @@ def tokenizer(
         special_tokens=[(name, base.token_to_id(name)) for name in names[:2]],
     )
     base.decoder = decoders.Fuse()
-    found = PreTrainedTokenizerFast(tokenizer_object=base, bos_token="<s>", eos_token="</s>")
+    found = PreTrainedTokenizerFast(tokenizer_object=base, bos_token="<s>", eos_token="</s>")  # noqa: S106
     found.chat_template = template
     return found
 
@@ -72,13 +80,13 @@ def test_a_refused_or_ignored_system_message_joins_the_users(template: str, capl
 @pytest.mark.parametrize(
     ("template", "messages", "message"),
     [
-        (ALTERNATE + CHAT, [USER, USER], "data: expected messages that the chat template takes, got line 1 of 'a.jsonl': must alternate"),
-        ("{{ messages[5].content.x }}", [USER], "data: expected messages that the chat template takes, got line 1 of 'a.jsonl': "),
-        ("nothing", [USER], "data: expected messages that the chat template takes, got line 1 of 'a.jsonl': it leaves out the user"),
-        ({"rag": CHAT, "tool_use": CHAT}, [USER], "model.path: expected a tokenizer with a default chat template for the messages of line 1 of 'a.jsonl', got only rag, tool_use"),
-        (None, [USER], "model.path: expected a tokenizer with a default chat template for the messages of line 1 of 'a.jsonl', got none"),
+        (ALTERNATE + CHAT, [USER, USER], f"{TAKES}: must alternate"),
+        ("{{ messages[5].content.x }}", [USER], f"{TAKES}: "),
+        ("none", [USER], f"{TAKES}: it leaves out the user message"),
+        ({"rag": CHAT, "tool_use": CHAT}, [USER], f"{DEFAULT}, got only rag, tool_use"),
+        (None, [USER], f"{DEFAULT}, got none"),
     ],
-)  # fmt: skip
+)
 def test_refused_in_one_line(template: Any, messages: list[dict[str, str]], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         rendered(tokenizer(template), *messages)

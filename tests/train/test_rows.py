@@ -35,7 +35,6 @@ from clipo_train.verify_data import answer_as_completion, check_data
         (torch.tensor([7, 8]), ["7", "8"]),
         (Decimal("7.50"), ["7.5"]),
         (Decimal("1E+3"), ["1000"]),
-        (10**5000, ["1" + "0" * 5000]),
         (b"7", ["7"]),
         (True, ["True"]),
         (dt.date(2024, 5, 1), ["2024-05-01"]),
@@ -103,7 +102,7 @@ def test_verls_columns_as_objects_and_as_json_text(tmp_path: Path, text: bool) -
     row = {"data_source": "d", "prompt": store(prompt), "reward_model": store({"ground_truth": "7"})}
     (example,) = load(tmp_path, row | {"extra_info": store({"index": 1})})
     assert example == Example(({"role": "user", "content": "q"},), "7", "d", {"index": 1})
-    with pytest.raises(ConfigError, match="line 1 of .*got an extra_info that is str, not an object"):
+    with pytest.raises(ConfigError, match=r"line 1 of .*got an extra_info that is str, not an object"):
         load(tmp_path, row | {"extra_info": "none"})
 
 
