@@ -89,11 +89,8 @@ class _Encoder:
             ids, end = self._encode_text(example.prompt), "".join(example.prompt.split()[-1:])
         else:
             messages = [dict(message) for message in example.prompt]
-            text = self._render(messages, example)
-            ids, end = (
-                list(self.tokenizer(text, add_special_tokens=False)["input_ids"]),
-                _generation_prompt(text, messages),
-            )
+            text, end = self._render(messages, example)
+            ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise ConfigError(f"data: expected prompts of at least one token, got none in {_place(example)}")
         return EncodedExample(
@@ -156,7 +153,8 @@ class _Encoder:
             before = str(self.tokenizer.apply_chat_template(others, tokenize=False))
         except (TemplateError, ValueError, TypeError, IndexError):
             before = text
-        return text.removeprefix(before) if text.startswith(before) else "".join(text.split()[-1:])
+        end = text.removeprefix(before)
+        return end if 0 < len(end) < len(text) else "".join(text.split()[-1:])
 
 
 def _place(example: Example) -> str:
