@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from clipo_train.errors import ConfigError
-from clipo_train.reasoning import Reasoning, reasoning_of
+from clipo_train.reasoning import Reasoning, find_reasoning
 from clipo_train.types import Example
 
 _log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class _Encoder:
         template = tokenizer.chat_template
         self.variants = list(template) if isinstance(template, dict) and "default" not in template else []
         self.template: str = (template or {}).get("default", "") if isinstance(template, dict | None) else template
+        self.reasoning = find_reasoning(tokenizer, template=self.template, judge=judge_thinking)
         self.merged = 0
 
     def encode(self, example: Example) -> EncodedExample:
@@ -93,9 +94,7 @@ class _Encoder:
             ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise ConfigError(f"data: expected prompts of at least one token, got none in {_place(example)}")
-        return EncodedExample(
-            example, ids, reasoning_of(self.tokenizer, end, template=self.template, judge=self.judge_thinking)
-        )
+        return EncodedExample(example, ids, self.reasoning(end))
 
     def _encode_text(self, text: str) -> list[int]:
         """Tokens of a text: one beginning of sequence, though the text has its own, and no end after it."""
@@ -104,7 +103,7 @@ class _Encoder:
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
         if bos and text.startswith(bos) and ids[:2] == [tokenizer.bos_token_id] * 2:
             ids = ids[1:]
-        if eos and not text.endswith(eos) and ids[-1:] == [tokenizer.eos_token_id] and len(ids) > 1:
+        if eos and not text.endswith(eos) and ids[-1:] == [tokenizer.eos_token_id]:
             ids = ids[:-1]
         return ids
 

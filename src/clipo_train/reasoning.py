@@ -1,6 +1,6 @@
 """Which part of a completion is judged: what follows the reasoning of a model that thinks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -43,33 +43,31 @@ class Reasoning(NamedTuple):
         return "" if self.opened and not closed else completion
 
 
-def reasoning_of(
-    tokenizer: PreTrainedTokenizerBase, end: str, *, template: str, judge: bool | None
-) -> Reasoning | None:
-    """Returns how to leave out the reasoning of a prompt's completions; None where they are judged whole.
+def find_reasoning(
+    tokenizer: PreTrainedTokenizerBase, *, template: str, judge: bool | None
+) -> Callable[[str], Reasoning | None]:
+    """Returns a function of the end of a rendered prompt, which says how to leave out its completions' reasoning.
+
+    It gives None where they are judged whole.
 
     Args:
         tokenizer: The policy's.
-        end: The end of the rendered prompt, after the last user's words.
         template: The chat template, or nothing.
         judge: Whether reasoning is judged; None leaves that to the template and the vocabulary.
     """
-    if judge:
-        return None
-    end, known = end.rstrip(), tokenizer.get_added_vocab()
-    if any(end.endswith(close) for close in TAGS.values()):
-        return None  # such as Qwen3's empty pair: the prompt has ended the reasoning
-    opened = [tag for tag, close in TAGS.items() if end.rfind(tag) > end.rfind(close)]
-    tags = tuple(
-        tag
-        for tag, close in TAGS.items()
-        if judge is False or tag in opened or any(text in template or text in known for text in (tag, close))
-    )
-    if not tags:
-        return None
+    known = " ".join([template, *tokenizer.get_added_vocab()])
+    used = [tag for tag, close in TAGS.items() if judge is False or tag in known or close in known]
     special = _special_tokens(tokenizer)
-    hidden = any(token in tag + TAGS[tag] for tag in tags for token in special)
-    return Reasoning(tags, bool(opened), tokenizer if hidden else None)
+
+    def find(end: str) -> Reasoning | None:
+        if judge or end.rstrip().endswith(tuple(TAGS.values())):
+            return None  # the prompt has ended the reasoning, as Qwen3's empty pair does
+        opened = [tag for tag, close in TAGS.items() if end.rfind(tag) > end.rfind(close)]
+        tags = tuple(dict.fromkeys([*used, *opened]))
+        hidden = any(token in tag + TAGS[tag] for tag in tags for token in special)
+        return Reasoning(tags, bool(opened), tokenizer if hidden else None) if tags else None
+
+    return find
 
 
 def judged_texts(reasoning: Sequence[Reasoning | None], generation: Generation) -> list[str]:
