@@ -10,6 +10,7 @@ from clipo_train.config import RolloutConfig
 from clipo_train.metrics import Stopwatch
 from clipo_train.parallel import gather_generation, gather_list, own_block
 from clipo_train.policy import EncodedExample
+from clipo_train.reasoning import judged_texts
 from clipo_train.rollout import RolloutEngine, Rollouts, Sampling
 from clipo_train.verifiers import VerifierPool
 
@@ -79,7 +80,8 @@ class Collector:
             )
         with self.clock("verify"):
             examples = [item.example for item in prompts for _ in range(settings.group_size)]
-            verdicts = self.verifier.verify(examples, generation.texts)
+            judged = judged_texts([item.reasoning for item in prompts], generation)
+            verdicts = self.verifier.verify(examples, judged)
         return Rollouts(
             gather_list(examples, accelerator),
             gather_generation(generation, accelerator),

@@ -10,19 +10,23 @@ A source is one of
 
 A row of the last two has `prompt` (text or chat messages) and `answer`, and if present `source`; anything else is
 metadata, of which `verifier` may name the row's own. A row in verl's schema has the answer in
-`reward_model.ground_truth`, the source in `data_source` and its metadata in `extra_info`. Where your columns have other
-names, `columns` says which.
+`reward_model.ground_truth`, the source in `data_source` and its metadata in `extra_info`; both may be objects or JSON
+text. Where your columns have other names, `columns` says which. An answer that is a list holds alternatives.
 """
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clipo_train import jsonl
 from clipo_train.errors import ConfigError
+from clipo_train.rows import parse_rows
 from clipo_train.testbed import arithmetic
-from clipo_train.types import Column, Example, Message
+from clipo_train.types import Column, Example
 
 
 def load_examples(
@@ -84,7 +88,7 @@ def _reasoning_gym(task: str, options: dict[str, Any]) -> list[Example]:
     return [
         Example(
             prompt=({"role": "user", "content": entry["question"]},),
-            answer=str(entry["answer"]),
+            answer=_own_answer(entry),
             source=f"reasoning_gym:{task}",
             metadata={"task": task, "options": options, "entry": entry},
         )
@@ -92,108 +96,88 @@ def _reasoning_gym(task: str, options: dict[str, Any]) -> list[Example]:
     ]
 
 
+def _own_answer(entry: Mapping[str, Any]) -> str:
+    """The answer that an entry of reasoning-gym has, or an example of one; empty where only its scorer knows."""
+    metadata = entry["metadata"]
+    examples = (metadata.get(f"{kind}_answer") for kind in ("example", "example_correct", "possible"))
+    answers = (entry["answer"], *examples)
+    answer = next((answer for answer in answers if answer is not None), "")
+    return answer if isinstance(answer, str) else json.dumps(answer)
+
+
 def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column, str]) -> list[Example]:
     try:
         import datasets
     except ImportError:
         raise ConfigError("data: expected datasets for hf:, got none: pip install 'clipo[datasets]'") from None
+    if options.get("streaming"):
+        raise ConfigError("data.options: expected a data set that is loaded whole, got streaming: true; leave it out")
+    if isinstance(options.get("split"), list | tuple):
+        raise ConfigError(f"data.options: expected one split, such as train+test, got {options['split']!r}")
     path, _, split = name.partition(":")
     saved = any((Path(path) / file).is_file() for file in ("state.json", "dataset_dict.json"))
     load: Callable[..., Any] = datasets.load_from_disk if saved else datasets.load_dataset
-    try:
+    with _one_line(f"a data set that datasets can load, got {path!r}"):
         found = load(path, **options)
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"data: expected a data set that datasets can load, got {path!r}: {reason}") from error
     splits = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
     split = next(iter(splits)) if not split and len(splits) == 1 else split
     if split not in splits:
         raise ConfigError(f"data: expected hf:{path}:SPLIT with one of {', '.join(splits)}, got {split!r}")
-    return _parse(splits[split], f"hf:{name}", path.rstrip("/"), columns)
+    with _one_line(f"a data set that datasets can read, got {path!r}"):
+        rows = _table_rows(splits[split].with_format("arrow")[:])  # whatever format it was saved with
+    return parse_rows(rows, f"hf:{name}", path.rstrip("/"), columns)
 
 
 def _file(path: Path, columns: Mapping[Column, str]) -> list[Example]:
-    readers: dict[str, Callable[[Path], Iterable[Any]]] = {".parquet": _parquet_rows, ".jsonl": _json_rows}
+    readers: dict[str, Callable[[Path], Iterable[tuple[str, Any]]]] = {".parquet": _parquet_rows, ".jsonl": _json_rows}
     if path.suffix not in readers:
         wanted = "arithmetic:SPLIT, reasoning_gym:TASK, hf:NAME or a .parquet or .jsonl file"
-        raise ConfigError(f"data: expected {wanted}, got {str(path)!r}")
+        others = "; read other files by hf:json or hf:csv with data.options {data_files: FILE}"
+        raise ConfigError(f"data: expected {wanted}, got {str(path)!r}{others if path.is_file() else ''}")
     if not path.is_file():
         raise ConfigError(f"data: expected a file, got {str(path)!r}, which is not one")
-    return _parse(readers[path.suffix](path), str(path), path.stem, columns)
+    return parse_rows(readers[path.suffix](path), str(path), path.stem, columns)
 
 
-def _parquet_rows(path: Path) -> Iterable[Any]:
-    import pyarrow as pa
+@contextmanager
+def _one_line(wanted: str) -> Iterator[None]:
+    """Turns any failure to read into one line; datasets and pyarrow document no common class for theirs."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        raise ConfigError(f"data: expected {wanted}: {reason}") from error
+
+
+def _parquet_rows(path: Path) -> list[tuple[str, Any]]:
     from pyarrow import parquet
 
-    try:
-        return list(parquet.read_table(path).to_pylist())
-    except pa.ArrowInvalid as error:
-        raise ConfigError(
-            f"data: expected a parquet file, got {str(path)!r}: {' '.join(str(error).split())}"
-        ) from error
+    with _one_line(f"a parquet file, got {str(path)!r}"):
+        return _table_rows(parquet.read_table(path))
 
 
-def _json_rows(path: Path) -> Iterable[Any]:
+def _table_rows(table: Any) -> list[tuple[str, Any]]:
+    """The rows of an Arrow table, each with its place."""
+    import pyarrow as pa
+
+    for place, column in enumerate(table.schema):
+        if pa.types.is_float32(column.type):  # 0.1 stays 0.1, rather than 0.10000000149011612
+            exact = table.column(place).cast(pa.string()).cast(pa.float64())
+            table = table.set_column(place, column.name, exact)
+    return [(f"row {number}", row) for number, row in enumerate(table.to_pylist())]
+
+
+def _json_rows(path: Path) -> Iterable[tuple[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        for number, line in jsonl.read_lines(path):
+            try:
+                yield f"line {number}", jsonl.loads(line)
+            except ValueError as error:
+                raise ConfigError(
+                    f"data: expected JSON in line {number} of {str(path)!r}, got {line[:60]!r}: {error}"
+                ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"data: expected text in UTF-8, got {str(path)!r}: {error}") from None
-    for number, line in enumerate(text.splitlines()):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(
-                f"data: expected JSON in row {number} of {str(path)!r}, got {line[:60]!r}: {error}"
-            ) from None
-
-
-def _parse(rows: Iterable[Any], where: str, name: str, columns: Mapping[Column, str]) -> list[Example]:
-    """Rows as examples; `name` is the source of those that do not name theirs."""
-    examples = []
-    for number, row in enumerate(rows):
-        try:
-            if not isinstance(row, Mapping):
-                raise TypeError(f"a row that is {type(row).__name__}, not an object")
-            examples.append(_from_row(row, name, columns))
-        except (KeyError, TypeError) as error:
-            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise ConfigError(f"data: expected prompt and answer in row {number} of {where!r}, got {what}") from None
-    return examples
-
-
-def _from_row(row: Mapping[str, Any], name: str, columns: Mapping[Column, str]) -> Example:
-    verl = isinstance(row.get("reward_model"), Mapping)
-    ours = {"prompt": "prompt", "answer": "answer"}
-    verls = {"prompt": "prompt", "answer": "reward_model.ground_truth", "source": "data_source"}
-    places = {"source": "source"} | (verls if verl else ours) | dict(columns)
-    source = _field(row, places["source"]) if "source" in columns or places["source"] in row else None
-    metadata = row.get("extra_info") or {} if verl else {k: v for k, v in row.items() if k not in places.values()}
-    prompt, answer = _field(row, places["prompt"]), _field(row, places["answer"])
-    if answer is None:
-        raise TypeError("an answer that is null")
-    return Example(_prompt(prompt), str(answer), str(source or name), metadata)
-
-
-def _field(row: Any, path: str) -> Any:
-    """The field of a row at a dotted path; a column with dots in its own name is found too."""
-    if path in row:
-        return row[path]
-    first, _, rest = path.partition(".")
-    if not rest or not isinstance(row.get(first), Mapping):
-        raise KeyError(path)
-    return _field(row[first], rest)
-
-
-def _prompt(prompt: Any) -> str | tuple[Message, ...]:
-    if isinstance(prompt, str):
-        return prompt
-    if not isinstance(prompt, list) or not prompt:
-        raise TypeError(f"a prompt that is {type(prompt).__name__}, not text or messages")
-    for message in prompt:
-        if not isinstance(message, Mapping):
-            raise TypeError(f"a message that is {type(message).__name__}, not an object")
-    return tuple({"role": str(message["role"]), "content": str(message["content"])} for message in prompt)
 
 
 def _reworded(example: Example, prefix: str, suffix: str) -> Example:
@@ -207,6 +191,8 @@ def _reworded(example: Example, prefix: str, suffix: str) -> Example:
     if isinstance(prompt, str):
         prompt = reword(prompt)
     else:
-        *before, last = prompt
-        prompt = (*before, {"role": last["role"], "content": reword(last["content"])})
-    return Example(prompt, example.answer, example.source, example.metadata)
+        users = [place for place, message in enumerate(prompt) if message["role"] == "user"]
+        last = users[-1] if users else len(prompt) - 1
+        message = {"role": prompt[last]["role"], "content": reword(prompt[last]["content"])}
+        prompt = (*prompt[:last], message, *prompt[last + 1 :])
+    return replace(example, prompt=prompt)

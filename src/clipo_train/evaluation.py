@@ -18,6 +18,7 @@ from clipo_train.errors import ConfigError
 from clipo_train.estimators import interval, majority, pass_at_k
 from clipo_train.parallel import gather_list
 from clipo_train.policy import EncodedExample, encode_prompts, load_policy
+from clipo_train.reasoning import judged_texts
 from clipo_train.rollout import RolloutEngine, Sampling
 from clipo_train.rollout.loading import load_engine
 from clipo_train.types import Example, Verdict
@@ -152,7 +153,8 @@ class Evaluator:
 
     def _complete(self, engine: RolloutEngine, batch: Sequence[EncodedExample]) -> list[Outcome]:
         generation = engine.generate([item.prompt_ids for item in batch], samples=self.samples, sampling=self.sampling)
-        verdicts = self.verifier.verify([item.example for item in batch for _ in range(self.samples)], generation.texts)
+        judged = judged_texts([item.reasoning for item in batch], generation)
+        verdicts = self.verifier.verify([item.example for item in batch for _ in range(self.samples)], judged)
         lengths, finished = generation.response_mask.sum(1).tolist(), generation.finished.tolist()
         return [Outcome(*values) for values in zip(verdicts, lengths, finished, strict=True)]
 
@@ -181,6 +183,15 @@ def configured_verifier(config: DataConfig, name: str) -> VerifierPool:
     )
 
 
+def checked(
+    items: Sequence[EncodedExample], verifier: VerifierPool, config: DataConfig, name: str
+) -> list[EncodedExample]:
+    """Those of a data set's rows that the verifier can judge; see `check_examples`."""
+    examples = [item.example for item in items]
+    kept = check_examples(examples, verifier, source=name, rows=config.check_rows, max_rejected=config.max_rejected)
+    return [items[row] for row in kept]
+
+
 def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator) -> Evaluator:
     """The evaluator of a configuration, its sets loaded and encoded.
 
@@ -192,8 +203,8 @@ def load_evaluator(config: TrainConfig, tokenizer: PreTrainedTokenizerBase, acce
     sets = {}
     for name, chosen in settings.sets.items():
         examples = _load_set(config, chosen)
-        sets[name] = encode_prompts(tokenizer, examples)
-        check_examples(examples, verifier, source=name, rows=data.check_rows, max_rejected=data.max_rejected)
+        encoded = encode_prompts(tokenizer, examples, judge_thinking=data.judge_thinking)
+        sets[name] = checked(encoded, verifier, data, name)
     return Evaluator(
         sets,
         verifier,

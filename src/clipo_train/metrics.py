@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from clipo_train import jsonl
 from clipo_train.errors import ConfigError
 
 
@@ -96,9 +97,9 @@ class MetricsLog:
         """
         for path in (self.metrics_path, self.completions_path):
             if path.exists():
-                kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+                kept = [line for _, line in jsonl.read_lines(path, errors="replace") if _step_of(line) <= step]
                 unfinished = path.with_suffix(".unfinished")
-                unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+                unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8", newline="")
                 unfinished.replace(path)
         return self._last_step()
 
@@ -107,15 +108,14 @@ class MetricsLog:
         return max((int(json.loads(line)["step"]) for line in lines if line), default=-1)
 
     def _append(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        jsonl.append(path, rows)
 
 
 def _step_of(line: str) -> float:
     """The step of a JSON line; infinity for a line cut short by a kill."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 

@@ -17,10 +17,23 @@ from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
 from clipo_train.dropout import remove_dropout
 from clipo_train.errors import ConfigError
+from clipo_train.prompts import EncodedExample, encode_prompts
 from clipo_train.rollout import Generation, known_arguments, positions
 from clipo_train.special_tokens import embedding_count, special_tokens
 from clipo_train.testbed import warm_start
-from clipo_train.types import Example
+
+__all__ = [
+    "EncodedExample",
+    "TokenScores",
+    "check_forward",
+    "encode_prompts",
+    "forward",
+    "hidden_size",
+    "load_policy",
+    "require_finite_weights",
+    "score_tokens",
+    "tolerance",
+]
 
 
 def load_policy(
@@ -68,59 +81,14 @@ def require_finite_weights(weights: Mapping[str, Tensor], field: str, path: str 
         raise ConfigError(f"{field}: expected finite weights, got NaN or inf in {broken[0]} of {str(path)!r}")
 
 
-class EncodedExample(NamedTuple):
-    """A task and the token ids of its prompt."""
-
-    example: Example
-    prompt_ids: list[int]
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, max_tokens: int | None = None
-) -> list[EncodedExample]:
-    """Encodes prompts: text as it is, messages through the chat template.
-
-    Args:
-        tokenizer: The policy's.
-        examples: Tasks.
-        max_tokens: Longer prompts are left out.
-
-    Raises:
-        ConfigError: Messages for a tokenizer without a chat template; a prompt is empty, or none is short enough.
-    """
-    encoded = [EncodedExample(example, _encode(tokenizer, example)) for example in examples]
-    for item in encoded:
-        if not item.prompt_ids:
-            raise ConfigError(f"data: expected prompts of at least one token, got none in {item.example.prompt!r}")
-    kept = [item for item in encoded if max_tokens is None or len(item.prompt_ids) <= max_tokens]
-    if not kept:
-        shortest = min(len(item.prompt_ids) for item in encoded)
-        raise ConfigError(
-            f"rollout.max_prompt_tokens: expected at least {shortest}, the shortest prompt, got {max_tokens}"
-        )
-    return kept
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
-    if isinstance(example.prompt, str):
-        return list(tokenizer(example.prompt)["input_ids"])
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            f"model.path: expected a tokenizer with a chat template for the messages of {example.source!r}, got none"
-        )
-    messages = [dict(message) for message in example.prompt]
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
 def forward(
     model: nn.Module, generation: Generation
 ) -> tuple[Float[Tensor, "rollouts tokens vocab"], Float[Tensor, "rollouts tokens hidden"]]:
     """One forward over prompt and response.
 
     Returns:
-        The logits that predict the response's tokens (or what a `ChunkedHead` gives in their place), and the hidden states at those tokens from which the model's head
-        makes its logits: the last layer's, after the final norm.
+        The logits that predict the response's tokens, or what a `ChunkedHead` gives in their place, and the hidden
+        states at those tokens from which the model's head makes its logits: the last layer's, after the final norm.
     """
     attention_mask = generation.attention_mask.long()
     width = generation.response_mask.shape[1]
@@ -145,8 +113,9 @@ def check_forward(model: PreTrainedModel) -> None:
     prompts, response = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])], [4, 2, 3]
     model.eval()
     try:
-        alone = [score_tokens(model, _generation([prompt], response, model), temperature=1.0) for prompt in prompts]
+        alone = torch.cat([_plain_logprobs(model, [*prompt, *response], len(response)) for prompt in prompts])
         padded = score_tokens(model, _generation(prompts, response, model), temperature=1.0)
+        other = score_tokens(model, _generation(prompts, [*response[:-1], 1], model), temperature=1.0)
     except (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
         raise ConfigError(f"model.path: expected a model that scores padded rows, got {name}: {reason}") from error
@@ -155,13 +124,24 @@ def check_forward(model: PreTrainedModel) -> None:
         raise ConfigError(
             f"model.path: expected hidden states (2, 3, {hidden_size(model)}), got {tuple(hidden)} of {name}"
         )
-    logprobs = torch.cat([scores.logprobs for scores in alone])
-    gap = float((padded.logprobs - logprobs).abs().mean())
-    if not gap <= tolerance(model):
-        raise ConfigError(
-            f"model.path: expected a model that padding on the left changes nothing to, got {name}, whose "
-            f"log-probabilities it changes by {gap:.2g}"
-        )
+    for what, gap in (
+        ("padding on the left", padded.logprobs - alone),
+        ("a later token", (padded.logprobs - other.logprobs)[:, :-1]),
+    ):
+        nats = float(gap.abs().mean())
+        if not nats <= tolerance(model):
+            raise ConfigError(
+                f"model.path: expected a causal model that can be padded, got {name}, whose log-probabilities change "
+                f"by {nats:.2g} with {what}"
+            )
+
+
+def _plain_logprobs(model: PreTrainedModel, tokens: list[int], count: int) -> Tensor:
+    """Log-probabilities of the last tokens by the model's own forward, without padding or positions of ours."""
+    ids = torch.tensor([tokens], device=model.device)
+    call: Any = model
+    logits = call(input_ids=ids, use_cache=False).logits
+    return token_logprobs(logits[:, -count - 1 : -1].float(), ids[:, -count:])
 
 
 def tolerance(model: PreTrainedModel) -> float:

@@ -17,9 +17,8 @@ from clipo_train.collector import Collector, derived_seed
 from clipo_train.config import TrainConfig
 from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
-from clipo_train.data_checks import check_examples
 from clipo_train.errors import ConfigError, NonFiniteError
-from clipo_train.evaluation import configured_verifier, load_evaluator
+from clipo_train.evaluation import checked, configured_verifier, load_evaluator
 from clipo_train.folders import check_run_dir, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner, Scores
@@ -209,9 +208,13 @@ class Trainer:
             options=data.options,
             columns=data.columns,
         )
-        encoded = encode_prompts(self.learner.tokenizer, examples, max_tokens=self.config.rollout.max_prompt_tokens)
-        check_examples(examples, self.verifier, source=data.train, rows=data.check_rows, max_rejected=data.max_rejected)
-        return encoded
+        encoded = encode_prompts(
+            self.learner.tokenizer,
+            examples,
+            max_tokens=self.config.rollout.max_prompt_tokens,
+            judge_thinking=data.judge_thinking,
+        )
+        return checked(encoded, self.verifier, data, data.train)
 
     def _load_engine(self, examples: list[EncodedExample]) -> None:
         prompts = chain(examples, *self.evaluator.sets.values())

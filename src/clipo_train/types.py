@@ -17,15 +17,20 @@ class Example:
 
     Attributes:
         prompt: Plain text, or chat messages for the model's chat template.
-        answer: The ground truth, in whatever form the verifier of its data set expects.
+        answer: The ground truth, in whatever form the verifier of its data set expects; the first of several.
         source: Where it comes from, such as `"gsm8k"`; names the data set in evaluations.
         metadata: Whatever else the verifier needs.
+        alternatives: Further ground truths. A completion is judged against one after the other, and is correct if any
+            accepts it.
+        place: Where the row stands, for messages, such as `line 3 of 'train.jsonl'`.
     """
 
     prompt: str | tuple[Message, ...]
     answer: str
     source: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    alternatives: tuple[str, ...] = ()
+    place: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ def judge(name: str, example: Example, completion: str) -> Verdict | Failure:
     A completion that one of our own verifiers fails on counts as incorrect: what a policy writes must not end a run.
     """
     try:
-        return as_verdict(find(name)(example, completion))
+        return _best(find(name), example, completion)
     except MemoryError:
         return Failure("no verdict within data.verifier_memory", counts_as_incorrect=True)
     except NotAVerdictError as error:
@@ -71,6 +72,19 @@ def judge(name: str, example: Example, completion: str) -> Verdict | Failure:
     except BaseException as error:  # a verifier may call sys.exit
         reason = _one_line(f"expected a verdict, got {type(error).__name__}: {error}")
         return Failure(reason, counts_as_incorrect=name in OURS)
+
+
+def _best(verifier: Verifier, example: Example, completion: str) -> Verdict:
+    """The verdict under the first ground truth that accepts a completion, or else the one with the highest reward."""
+    best: Verdict | None = None
+    for answer in (example.answer, *example.alternatives):
+        verdict = as_verdict(verifier(replace(example, answer=answer), completion))
+        if best is None or (verdict.success, verdict.reward) > (best.success, best.reward):
+            best = verdict
+        if verdict.success:
+            return verdict
+    assert best is not None  # noqa: S101 - there is one ground truth at least
+    return best
 
 
 def as_verdict(value: Any) -> Verdict:

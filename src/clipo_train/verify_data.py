@@ -1,5 +1,6 @@
 """Whether a verifier and a data set fit: it must accept every ground truth, and reject another row's."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from clipo_train.judges import boxes
 from clipo_train.types import Example
 from clipo_train.verifiers import VerifierPool
 
+_EXPONENT = re.compile(r"(-?\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})")
 NO_ANSWER = "I do not know."
 
 
@@ -42,21 +44,21 @@ def check_data(source: str, examples: Sequence[Example], pool: VerifierPool) -> 
         VerifierError: The verifier raised, or returned no verdict.
     """
     names = [pool.name_for(example) for example in examples]
-    answers = [example.answer for example in examples]
-    others = [_other(answers, place) for place in range(len(examples))]
+    truths = [_answers(example) for example in examples]
+    rows = range(len(examples))
     tries = {
-        "truth": (True, list(map(_completion, names, answers))),
-        "other": (False, list(map(_completion, names, others))),
-        "none": (False, [NO_ANSWER] * len(examples)),
+        "truth": (True, [(row, _completion(names[row], truth)) for row in rows for truth in truths[row]]),
+        "other": (False, [(row, _completion(names[row], _other(truths, row))) for row in rows]),
+        "none": (False, [(row, NO_ANSWER) for row in rows]),
     }
     exceptions: dict[str, list[tuple[int, Example, str]]] = {}
     timeouts = 0
-    for check, (wanted, completions) in tries.items():
-        verdicts = pool.verify(examples, completions)
+    for check, (wanted, cases) in tries.items():
+        verdicts = pool.verify([examples[row] for row, _ in cases], [completion for _, completion in cases])
         timeouts += sum(verdict.timed_out for verdict in verdicts)
         exceptions[check] = [
-            (row, example, completion)
-            for row, (example, completion, verdict) in enumerate(zip(examples, completions, verdicts, strict=True))
+            (row, examples[row], completion)
+            for (row, completion), verdict in zip(cases, verdicts, strict=True)
             if verdict.success != wanted
         ]
     return Check(source, tuple(dict.fromkeys(names)), len(examples), exceptions, timeouts)
@@ -71,7 +73,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
         table.add_column(column, justify="right")
     table.add_column("late", justify="right")
     for check in checks:
-        passed = [str(check.rows - len(rows)) for rows in check.exceptions.values()]
+        passed = [str(check.rows - len({row for row, *_ in rows})) for rows in check.exceptions.values()]
         short = str(Path(*Path(check.source).parts[-2:]).with_suffix(""))
         table.add_row(short, ", ".join(check.verifiers), str(check.rows), *passed, str(check.timeouts))
     return table
@@ -86,15 +88,22 @@ def _completion(verifier: str, answer: str) -> str:
     if verifier in ("arithmetic", "exact_match", "reasoning_gym"):
         return f"#{answer}" if verifier == "arithmetic" else answer
     found = list(dict.fromkeys(boxes(answer))) or [answer.rpartition("####")[2].strip()]
+    if verifier == "math" and len(found) == 1 and (number := _EXPONENT.fullmatch(found[0])):
+        found = [f"{number[1]} \\times 10^{{{int(number[2])}}}"]  # no completion says 1e-05
     if len(found) > 1:  # parts of the answer, or what is boxed on the way to it: math-verify tells which
         return answer
     return f"The answer is \\boxed{{{found[0]}}}."
 
 
-def _other(answers: Sequence[str], place: int) -> str:
-    """The next answer that is another one; where there is none, one that nothing has."""
-    for step in range(1, len(answers)):
-        other = answers[(place + step) % len(answers)]
-        if _completion("", other) != _completion("", answers[place]):
+def _answers(example: Example) -> tuple[str, ...]:
+    return (example.answer, *example.alternatives)
+
+
+def _other(truths: Sequence[tuple[str, ...]], row: int) -> str:
+    """The next row's answer that is none of this row's; where there is none, one that nothing has."""
+    own = {_completion("", truth) for truth in truths[row]}
+    for step in range(1, len(truths)):
+        other = truths[(row + step) % len(truths)][0]
+        if _completion("", other) not in own:
             return other
     return "-123456789"

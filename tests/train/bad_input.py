@@ -85,16 +85,16 @@ DATA = [
         "arithmetic:test": "arithmetic:SPLIT with one of train, heldout, long, rep, got 'test'",
         "reasoning_gym:nope": "a task of reasoning-gym and its options, got 'nope', {'seed': 0}: Dataset 'nope' not",
         "hf:nowhere": "a data set that datasets can load, got 'nowhere': ",
-        "no_prompt.jsonl": "prompt and answer in row 0 of 'no_prompt.jsonl', got no field 'prompt'",
-        "no_answer.jsonl": "prompt and answer in row 1 of 'no_answer.jsonl', got no field 'answer'",
-        "null.jsonl": "prompt and answer in row 0 of 'null.jsonl', got an answer that is null",
-        "number.jsonl": "prompt and answer in row 0 of 'number.jsonl', got a prompt that is int, not text or messages",
-        "list.jsonl": "prompt and answer in row 0 of 'list.jsonl', got a row that is list, not an object",
-        "no_role.jsonl": "prompt and answer in row 0 of 'no_role.jsonl', got no field 'role'",
-        "strings.jsonl": "prompt and answer in row 0 of 'strings.jsonl', got a message that is str, not an object",
-        "empty_prompt.jsonl": "prompts of at least one token, got none in ''",
+        "no_prompt.jsonl": "prompt and answer in line 1 of 'no_prompt.jsonl', got no field 'prompt'",
+        "no_answer.jsonl": "prompt and answer in line 2 of 'no_answer.jsonl', got no field 'answer'",
+        "null.jsonl": "prompt and answer in line 1 of 'null.jsonl', got an answer that is null",
+        "number.jsonl": "prompt and answer in line 1 of 'number.jsonl', got a prompt that is int, not text or messages",
+        "list.jsonl": "prompt and answer in line 1 of 'list.jsonl', got a row that is list, not an object",
+        "no_role.jsonl": "prompt and answer in line 1 of 'no_role.jsonl', got no field 'role'",
+        "strings.jsonl": "prompt and answer in line 1 of 'strings.jsonl', got a message that is str, not an object",
+        "empty_prompt.jsonl": "prompts of at least one token, got none in line 1 of 'empty_prompt.jsonl'",
         "empty.jsonl": "at least one example in 'empty.jsonl', got none",
-        "broken.jsonl": "JSON in row 0 of 'broken.jsonl', got \"{'prompt': 1}\"",
+        "broken.jsonl": "JSON in line 1 of 'broken.jsonl', got \"{'prompt': 1}\"",
         "latin.jsonl": "text in UTF-8, got 'latin.jsonl': ",
         "broken.parquet": "a parquet file, got 'broken.parquet': ",
         "column.parquet": "prompt and answer in row 0 of 'column.parquet', got no field 'answer'",
@@ -102,7 +102,7 @@ DATA = [
 ] + [
     Case(f"{TRAIN} --data.verifier nonsense", "data.verifier: expected one of auto, arithmetic, exact_match, "),
     Case(f"{TRAIN} --data.verifier no_such:f", "data.verifier: expected module:function, got 'no_such:f': No module"),
-    Case(f"{TRAIN} --data.train good.jsonl --data.columns prompt=task", "data: expected prompt and answer in row 0"),
+    Case(f"{TRAIN} --data.train good.jsonl --data.columns prompt=task", "data: expected prompt and answer in line 1"),
     Case(
         f"{TRAIN} --rollout.max_prompt_tokens 3",
         "rollout.max_prompt_tokens: expected at least 8, the shortest prompt, got 3",
@@ -136,7 +136,8 @@ MODEL = [
     ),
     Case(f"{TRAIN} --model.gguf_file x.gguf", "model.path: expected a model that transformers can load, got 'model': "),
     Case(
-        f"{TRAIN} --data.train chat.jsonl", "model.path: expected a tokenizer with a chat template for the messages of"
+        f"{TRAIN} --data.train chat.jsonl",
+        "model.path: expected a tokenizer with a default chat template for the messages of",
     ),
 ]
 ENGINE = [

@@ -70,7 +70,7 @@ def test_columns_with_names_of_their_own(tmp_path: Path) -> None:
     (example,) = load_examples(source, columns=columns)
     rest = {"solution": row["solution"], "level": 2}
     assert example == Example("q", "3", "book", rest)
-    with pytest.raises(ConfigError, match=r"in row 0 of '.*a.jsonl', got no field 'last'"):
+    with pytest.raises(ConfigError, match=r"in line 1 of '.*a.jsonl', got no field 'last'"):
         load_examples(source, columns={"prompt": "question", "answer": "solution.last"})
 
 

@@ -21,10 +21,6 @@ def examples(*answers: str, **fields: Any) -> list[Example]:
     return [Example("1+1=", answer, **{"source": "gsm8k", **fields}) for answer in answers]
 
 
-def check(verifier: str, rows: list[Example], **changes: Any) -> None:
-    check_examples(rows, load_verifier(verifier, workers=1), **(CHECK | changes))
-
-
 @pytest.mark.parametrize("place", ["training", "evaluation"])
 def test_an_unknown_source_is_refused_before_the_first_step(
     config_file: Callable[..., Path], tmp_path: Path, place: str
@@ -43,16 +39,42 @@ def test_an_unknown_source_is_refused_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
+GYM = {"task": "chain_sum", "entry": {"answer": "2", "metadata": {}}}
+
+
 @pytest.mark.parametrize(
-    ("verifier", "rows", "got"),
+    ("verifier", "good", "bad", "got"),
     [
-        ("arithmetic", [Example("How many?", "2", "s")], "got the prompt 'How many\\?' in row 0 of 'set'"),
-        ("multiple_choice", examples("B", "A or B"), "got the ground truth 'A or B' in row 1 of 'set'"),
+        ("arithmetic", Example("1+1=", "2", "s"), Example("How many?", "2", "s"), "the prompt 'How many?'"),
+        ("multiple_choice", Example("?", "B", "s"), Example("?", "A or B", "s"), "the ground truth 'A or B'"),
+        ("math", Example("?", "7", "s"), Example("?", "So it is $\\boxed{}$.", "s"), "the ground truth"),
+        ("math", Example("?", "7", "s"), Example("?", " ", "s"), "the ground truth ' '"),
+        (
+            "reasoning_gym",
+            Example("?", "2", "s", GYM),
+            Example("?", "2", "s", {"task": "chain_sum"}),
+            "a row that is no task of reasoning-gym's: it lacks task or entry",
+        ),
     ],
 )
-def test_a_row_that_its_verifier_cannot_judge_is_refused(verifier: str, rows: list[Example], got: str) -> None:
-    with pytest.raises(ConfigError, match=f"^data: expected rows that the verifier '{verifier}' can judge, {got}$"):
-        check(verifier, rows)
+def test_rows_that_the_verifier_cannot_judge_are_left_out_and_many_are_refused(
+    verifier: str, good: Example, bad: Example, got: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = load_verifier(verifier, workers=1)
+    assert check_examples([good, bad, good, good], pool, **(CHECK | {"rows": 0})) == [0, 2, 3]
+    told = f"data: left out for the verifier '{verifier}': 1 of 4 rows that it cannot judge, such as {got}"
+    assert caplog.messages[0].startswith(told)
+    assert caplog.messages[0].endswith("in row 1 of 'set'")
+    with pytest.raises(
+        ConfigError, match=rf"^data: expected rows that the verifier '{verifier}' can judge, got 1 of 2"
+    ):
+        check_examples([good, bad], pool, **CHECK)
+
+
+def test_the_row_is_named_by_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [*examples("2", "2", "2"), Example("How many?", "2", "s", place="line 9 of 'a.jsonl'")]
+    assert check_examples(rows, load_verifier("arithmetic"), **CHECK) == [0, 1, 2]
+    assert caplog.messages[0].endswith("in line 9 of 'a.jsonl'")
 
 
 class Rejecting(VerifierPool):
@@ -71,9 +93,7 @@ class Rejecting(VerifierPool):
 def test_a_few_rejected_ground_truths_are_told_and_many_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     pool = Rejecting("exact_match")
     check_examples(examples("2", "3", "2", "2"), pool, **CHECK)
-    assert caplog.messages == [
-        "data: 1 of 4 ground truths of 'set' rejected, such as row 1: '3'; see clipo verify-data"
-    ]
+    assert caplog.messages == ["data: 1 of 4 ground truths of 'set' rejected, such as '3'; see clipo verify-data"]
     with pytest.raises(
         ConfigError,
         match=r"^data\.max_rejected: expected a verifier that accepts .*, got 2 of 4 ground truths of 'set' rejected",

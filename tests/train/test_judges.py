@@ -94,6 +94,12 @@ def test_the_answer_that_math_read_is_for_votes() -> None:
     assert answers == ["1/2", "1/2", None]
 
 
+DOCS = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+RULES = DOCS[DOCS.index("## What counts as correct") : DOCS.index("## Check that they fit")]
+ROWS = re.findall(r"^\| `(.*?)` \| `(.*)` \| (correct|incorrect) \|$", RULES, flags=re.MULTILINE)
+MATH_ROWS = RULES[: RULES.index("| chosen |")].count("\n| `")
+
+
 @pytest.mark.parametrize(("row", "truth", "completion", "verdict"), [(number, *row) for number, row in enumerate(ROWS)])
 def test_the_tables_of_the_docs(row: int, truth: str, completion: str, verdict: str) -> None:
     judge = math if row < MATH_ROWS else multiple_choice

@@ -114,12 +114,14 @@ def test_a_worker_that_dies_costs_a_reward(caplog: pytest.LogCaptureFixture) -> 
     assert "got the worker's death from 'verifier_functions:dies_on_8' on '8'" in caplog.text
 
 
-def test_an_expression_that_math_verify_cannot_finish_is_ended() -> None:
-    power = "\\boxed{9^{9^{9^{9}}}}"
-    started = time.monotonic()
-    verdicts = judge("math", Example("?", "3", "math"), power, "3", timeout=3)
-    assert verdicts == [Verdict(False, 0.0, timed_out=True), Verdict(True, 1.0)]
-    assert time.monotonic() - started < 30
+def test_an_expression_that_math_verify_cannot_finish_is_incorrect() -> None:
+    expressions = [
+        "\\boxed{9^{9^{9^{9}}}}",
+        "\\boxed{(x+y+z+w)^{1000}}",
+        "\\boxed{" + "(" * 5000 + "3" + ")" * 5000 + "}",
+    ]
+    verdicts = judge("math", Example("?", "3", "math"), *expressions, "3", timeout=10)
+    assert [verdict.success for verdict in verdicts] == [False, False, False, True]
 
 
 AUTO = [

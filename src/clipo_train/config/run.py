@@ -65,14 +65,17 @@ class DataConfig:
     """Where rows have their `prompt`, `answer` and `source`, if not under these names: `{prompt: question}`. A dot
     leads into a nested field."""
     prompt_prefix: str = ""
-    """Put before every prompt that does not begin with it."""
+    """Put before every prompt (its last user message) that does not begin with it."""
     prompt_suffix: str = ""
-    """Put on a line of its own after every prompt that does not have it yet."""
+    """Put on a line of its own after every prompt (its last user message) that does not have it yet."""
     limit: Count | None = None
     """Use only that many examples of the training set."""
     verifier: str = "arithmetic"
     """`arithmetic`, `exact_match`, `multiple_choice`, `math`, `reasoning_gym`, `auto` for the one that fits a row's
     source, or a function of yours as `module:function`."""
+    judge_thinking: bool | None = None
+    """Whether the verifier sees the reasoning in `<think>` and the like. None hides it where the prompt, the chat
+    template or the vocabulary has such tags; false hides it always."""
     verifier_timeout: Positive = 10.0
     """Seconds one completion may take; one that takes longer counts as incorrect."""
     verifier_memory: Positive = 4.0
@@ -98,7 +101,7 @@ class RolloutConfig:
     group_size: Annotated[int, Ge(2)] = 8
     """Rollouts per prompt."""
     max_prompt_tokens: Count = 512
-    """Longer prompts are left out of the training set."""
+    """Longer prompts are left out of the training set, and counted in a warning."""
     max_new_tokens: Count = 24
     """Tokens a response may have at most."""
     temperature: Positive = 1.0

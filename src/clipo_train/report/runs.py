@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from clipo_train import jsonl
 from clipo_train.config.files import flatten
 from clipo_train.errors import ConfigError
 
@@ -56,10 +57,10 @@ def load_metrics(run_dir: Path) -> Metrics:
 
 def read_lines(path: Path) -> Iterable[dict[str, Any]]:
     """The objects of a JSON lines file; a line cut short by a kill is passed over."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for _, line in jsonl.read_lines(path, errors="replace") if path.is_file() else ():
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
+            yield jsonl.loads(line)
+        except ValueError:
             continue
 
 
