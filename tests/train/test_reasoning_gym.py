@@ -78,7 +78,11 @@ def test_other_answers_are_incorrect(task: str, rows: dict[str, list[Example]]) 
         ("Answer:\n\n1 2\n3 4\n\nDone", "5 6\n7 8", "1 2\n3 4"),
         ("```json\n[\n1\n]\n```", "[1]", "[\n1\n]"),
         ("\\boxed{1} <answer>2</answer>", "1", "2"),
+        ("<answer>$\\boxed{2}$</answer>", "1", "2"),
+        ("<answer>\\boxed{2} or \\boxed{1}</answer> \\boxed{3}", "1", "1"),
         ("<answer>2", "1", "<answer>2"),
+        ("The answer is no.", "The answer is no.", "The answer is no."),
+        ("The answer is no.", "yes", "no."),
         ("", "1", ""),
     ],
 )

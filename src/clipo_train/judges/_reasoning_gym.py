@@ -41,16 +41,18 @@ def final_answer(completion: str, truth: str) -> str:
 
     It stands in the last `<answer>` tag, else in the last `\boxed{}`, else after the last "answer is" or "answer:",
     else in the fenced block that ends the completion, else in the last lines. Text after a mark, and last lines, are as
-    many lines as the task's own answer has, so a completion cannot offer several.
+    many lines as the task's own answer has, so a completion cannot offer several. A box inside the tag counts, and a
+    completion that is the task's own answer is not searched for marks, which may be part of it.
     """
     completion = completion.replace("\r\n", "\n")
+    if _lines(completion) == _lines(truth):
+        return completion.strip()
     before, closed, _ = completion.rpartition("</answer>")
     _, opened, tagged = before.rpartition("<answer>")
-    if opened and closed:
-        return _unfenced(tagged)
-    box = boxed(completion)
-    if box is not None:
-        return _unfenced(box)
+    is_tagged = bool(opened and closed)
+    box = boxed(tagged if is_tagged else completion)
+    if is_tagged or box is not None:
+        return _unfenced(tagged if box is None else box)
     count = len(_lines(truth))
     *_, mark = (None, *_MARKED.finditer(completion))
     if mark is not None and completion[mark.end() :].strip():

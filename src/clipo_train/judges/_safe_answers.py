@@ -22,7 +22,7 @@ group_anagrams gsm_symbolic isomorphic_strings jugs kakurasu knight_swap knights
 leg_counting letter_counting letter_jumble list_functions mahjong_puzzle manipulate_matrix maze mini_sudoku
 modulo_grid needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation
 palindrome_partitioning path_star polynomial_equations pool_matrix power_function prime_factorization products
-propositional_logic quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges self_reference
+quantum_lock ransom_note rearc rectangle_count rotate_matrix rotten_oranges self_reference
 sentence_reordering shortest_path simple_equations simple_geometry sokoban spell_backward string_manipulation
 string_splitting string_synthesis sudoku survo syllogism time_intervals tower_of_hanoi tsumego word_ladder
 word_sequence_reversal word_sorting zebra_puzzles
@@ -178,6 +178,7 @@ _CHECKS: Mapping[str, Callable[[str, Entry], bool]] = {
     "intermediate_integration": lambda answer, entry: is_algebra(answer),
     "polynomial_multiplication": lambda answer, entry: is_algebra(answer),
     "coin_flip": lambda answer, entry: _is_fraction(answer),
+    "propositional_logic": lambda answer, entry: len(answer) <= _LONGEST_EXPRESSION,
     "rubiks_cube": _short_numbers,
     "rush_hour": _short_numbers,
 }
