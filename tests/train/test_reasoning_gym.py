@@ -97,6 +97,7 @@ def test_where_the_answer_stands(completion: str, truth: str, said: str) -> None
         ("complex_arithmetic", {"answer": "1.0 + 2.0i", "metadata": {"result": [1, 2]}}, "nan"),
         ("game_of_life_halting", {"answer": "True", "metadata": {}}, "False"),
         ("puzzle24", {"answer": "6*4*1*1", "metadata": {"numbers": [6, 4, 1, 1]}}, "8*3*1*1"),
+        ("puzzle24", {"answer": "8*3*1*1", "metadata": {"numbers": [9, 8, 3, 1]}}, "8*3 + 1/9"),
         ("spell_backward", {"answer": "noremopyh", "metadata": {}}, "noremopyhs"),
         ("polynomial_equations", {"answer": "", "metadata": {}}, "none at all"),
         (
@@ -124,6 +125,12 @@ def test_scorers_still_see_equal_answers() -> None:
             {"answer": "x**2/2 + C", "metadata": {"integrand": "x", "variable": "x"}},
             "C + 0.5*x**2",
         ),
+        (
+            "intermediate_integration",
+            {"answer": "x**2/2 + C", "metadata": {"integrand": "x", "variable": "x"}},
+            "log(abs(2)) + x**2/2",
+        ),
+        ("puzzle24", {"answer": "8*3*1*1", "metadata": {"numbers": [8, 8, 3, 3]}}, "8/(3 - 8/3)"),
         ("polynomial_multiplication", {"answer": "x**2 + x", "metadata": {}}, "x + x**2"),
         ("chain_sum", {"answer": "1000", "metadata": {}}, "The answer is **1,000.**"),
     ):

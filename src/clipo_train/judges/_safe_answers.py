@@ -8,9 +8,11 @@ accepts its own answer only.
 
 import ast
 import math
+import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 _COMPARING = """
@@ -33,9 +35,15 @@ _LONGEST = 10_000
 _LONGEST_EXPRESSION = 1_000
 _MOST_NODES = 500
 _DEEPEST = 40
-_CALCULUS = "sin cos tan cot sec csc exp log ln sqrt asin acos atan sinh cosh tanh asinh acosh atanh Abs"
+_CALCULUS = "sin cos tan cot sec csc exp log ln sqrt asin acos atan sinh cosh tanh asinh acosh atanh Abs abs"
 _FUNCTIONS = frozenset(_CALCULUS.split())
 _BITWISE = (ast.Add, ast.Sub, ast.Mult, ast.LShift, ast.RShift, ast.BitAnd, ast.BitOr, ast.BitXor)
+_OPERATORS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
 _NOT_A_NUMBER = re.compile(r"(?i)(?<![a-z])(?:nan|inf|infinity)[ij]?(?![a-z])")
 
 _TOO_LONG = re.compile(r"(?i)\d{21}|\de[+-]?\d{3}")
@@ -151,11 +159,21 @@ def _literal_or_solution(answer: str, entry: Entry) -> bool:
     return answer in list(entry["metadata"]["valid_answers"]) or is_literal(answer)
 
 
-def _uses_its_numbers(answer: str, entry: Entry) -> bool:
-    """Puzzle24's scorer counts the numbers, and does not compare them with the puzzle's."""
-    return is_arithmetic(answer) and sorted(map(int, re.findall(r"\d+", answer))) == sorted(
+def _makes_24(answer: str, entry: Entry) -> bool:
+    """Puzzle24's scorer counts the numbers instead of comparing them with the puzzle's, and rounds the result down."""
+    if not is_arithmetic(answer) or sorted(map(int, re.findall(r"\d+", answer))) != sorted(
         entry["metadata"]["numbers"]
-    )
+    ):
+        return False
+    return _value(ast.parse(answer.strip(), mode="eval").body) == 24
+
+
+def _value(node: ast.AST) -> Fraction:
+    if isinstance(node, ast.BinOp):
+        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+    if isinstance(node, ast.UnaryOp):
+        return -_value(node.operand) if isinstance(node.op, ast.USub) else _value(node.operand)
+    return Fraction(str(ast.literal_eval(node)))
 
 
 def _short_numbers(answer: str, entry: Entry) -> bool:
@@ -173,7 +191,7 @@ _CHECKS: Mapping[str, Callable[[str, Entry], bool]] = {
     "string_insertion": lambda answer, entry: is_literal(answer),
     "n_queens": _literal_or_solution,
     "countdown": lambda answer, entry: is_arithmetic(answer),
-    "puzzle24": _uses_its_numbers,
+    "puzzle24": _makes_24,
     "simple_integration": lambda answer, entry: is_algebra(answer),
     "intermediate_integration": lambda answer, entry: is_algebra(answer),
     "polynomial_multiplication": lambda answer, entry: is_algebra(answer),
