@@ -110,20 +110,19 @@ def check_forward(model: PreTrainedModel) -> None:
     if not isinstance(model.get_output_embeddings(), nn.Module):
         raise ConfigError(f"model.path: expected a model with a language model head, got {name}")
     known = embedding_count(model)
-    prompts, response = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])], [4, 2, 3]
+    prompts = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])]
+    response = [token % known for token in (4, 2, 3, 9, 8, 1, 7, 5)]
     model.eval()
     try:
         alone = torch.cat([_plain_logprobs(model, [*prompt, *response], len(response)) for prompt in prompts])
         padded = score_tokens(model, _generation(prompts, response, model), temperature=1.0)
-        other = score_tokens(model, _generation(prompts, [*response[:-1], 1], model), temperature=1.0)
+        other = score_tokens(model, _generation(prompts, [*response[:-1], response[0]], model), temperature=1.0)
     except (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
         raise ConfigError(f"model.path: expected a model that scores padded rows, got {name}: {reason}") from error
-    hidden = padded.hidden.shape
-    if hidden != (2, 3, hidden_size(model)):
-        raise ConfigError(
-            f"model.path: expected hidden states (2, 3, {hidden_size(model)}), got {tuple(hidden)} of {name}"
-        )
+    expected = (len(prompts), len(response), hidden_size(model))
+    if padded.hidden.shape != expected:
+        raise ConfigError(f"model.path: expected hidden states {expected}, got {tuple(padded.hidden.shape)} of {name}")
     for what, gap in (
         ("padding on the left", padded.logprobs - alone),
         ("a later token", (padded.logprobs - other.logprobs)[:, :-1]),

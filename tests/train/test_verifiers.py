@@ -115,11 +115,8 @@ def test_a_worker_that_dies_costs_a_reward(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_an_expression_that_math_verify_cannot_finish_is_incorrect() -> None:
-    expressions = [
-        "\\boxed{9^{9^{9^{9}}}}",
-        "\\boxed{(x+y+z+w)^{1000}}",
-        "\\boxed{" + "(" * 5000 + "3" + ")" * 5000 + "}",
-    ]
+    deep = "(" * 5000 + "3" + ")" * 5000
+    expressions = ["\\boxed{9^{9^{9^{9}}}}", "\\boxed{(x+y+z+w)^{1000}}", f"\\boxed{{{deep}}}"]
     verdicts = judge("math", Example("?", "3", "math"), *expressions, "3", timeout=10)
     assert [verdict.success for verdict in verdicts] == [False, False, False, True]
 

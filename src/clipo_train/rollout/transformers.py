@@ -84,7 +84,7 @@ class TransformersEngine:
         known = embedding_count(self.model)
         prompts = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])]
         try:
-            generation = self.generate(prompts, samples=2, sampling=Sampling(3, 0.0))
+            generation = self.generate(prompts, samples=2, sampling=Sampling(8, 0.0))
             with torch.no_grad():
                 logits, _ = forward(self.model, generation)
         except ConfigError:
