@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops._groups import Groups, group_reducer, group_zscores, standardized
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 if TYPE_CHECKING:
     CombinationMethod = Literal["sum", "gdpo"]
@@ -104,7 +104,7 @@ def combine_rewards(
     factors = [1.0] * len(columns) if weights is None else weights
     require(len(factors) == len(columns), "weights", "one number per signal", weights)
     total = sum((factor * column for factor, column in zip(factors, columns, strict=True)), values.new_zeros(()))
-    return torch.where(given.any(1), total, torch.nan).to(rewards.dtype)
+    return rounded(torch.where(given.any(1), total, torch.nan), rewards.dtype)
 
 
 @shaped
@@ -148,7 +148,7 @@ def gdpo_advantages(
     known = scores.isfinite()
     centered = torch.where(known, scores, 0)
     variance = centered.square().sum() / (known.sum() - 1).clamp(min=1)
-    return standardized(centered, variance, eps).to(rewards.dtype)
+    return rounded(standardized(centered, variance, eps), rewards.dtype)
 
 
 @shaped
@@ -194,7 +194,7 @@ def guarded_rewards(
     require(margin >= 0, "margin", "a number of at least 0", margin)
     values = at_least_float32(rewards)
     raised = torch.maximum(values, _best_wrong(values, success, groups) + margin)
-    return torch.where(success, raised, values).to(rewards.dtype)
+    return rounded(torch.where(success, raised, values), rewards.dtype)
 
 
 @shaped
