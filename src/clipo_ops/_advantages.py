@@ -32,7 +32,7 @@ def grpo_advantages(
     0, whatever the reward and the scale: rounding is not divided by $\epsilon$.
 
     Args:
-        rewards: One reward per rollout; NaN for a rollout that could not be scored, which is left out of the baseline
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is left out of the baseline
             and has advantage 0.
         groups: Group ids or a `GroupLayout`.
         scale: What $\sigma$ is: `"group"`, the standard deviation of the group's rewards; `"batch"`, that of all
@@ -79,7 +79,7 @@ def rloo_advantages(
     The baseline does not depend on the rollout itself, so the estimate of the gradient is unbiased.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is in no baseline and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is in no baseline and gets 0.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
@@ -113,7 +113,7 @@ def opo_advantages(
     times the lengths add up to 0 in a group.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is in no baseline and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is in no baseline and gets 0.
         lengths: $l$, the valid tokens of each rollout, at least 0.
         groups: Group ids or a `GroupLayout`.
 
@@ -154,8 +154,8 @@ def maxrl_advantages(
     where GRPO and RLOO follow $p$: hard prompts weigh $1/p$ times as much.
 
     Args:
-        rewards: One reward per rollout, at least 0; NaN for one that could not be scored, which is in no baseline and
-            gets 0.
+        rewards: One reward per rollout, at least 0; NaN or infinite for one without a score, which is in no baseline
+            and gets 0.
         groups: Group ids or a `GroupLayout`.
         eps: $\epsilon$, at least 0, in units of the reward.
 
@@ -198,7 +198,7 @@ def gpg_advantages(
     groups are all correct or all wrong.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is in no baseline and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is in no baseline and gets 0.
         groups: Group ids or a `GroupLayout`.
         scale: $F$, above 0.
 

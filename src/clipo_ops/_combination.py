@@ -29,7 +29,7 @@ def informative_groups(
     differs in nearly every group.
 
     Args:
-        rewards: One reward or verdict per rollout; NaN for one that could not be scored, which is left out.
+        rewards: One reward or verdict per rollout; NaN or infinite for one that could not be scored, which is left out.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
@@ -172,7 +172,8 @@ def guarded_rewards(
     so choose `contrastive_reward`'s floor, or its weight, accordingly.
 
     Args:
-        rewards: One reward per rollout, all signals added up; NaN, for one that could not be scored, stays NaN.
+        rewards: One reward per rollout, all signals added up; NaN or infinite for one that could not be scored, which
+            stays as it is.
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
         margin: $\delta$, at least 0, in units of the reward.
@@ -194,7 +195,7 @@ def guarded_rewards(
     require(margin >= 0, "margin", "a number of at least 0", margin)
     values = at_least_float32(rewards)
     raised = torch.maximum(values, _best_wrong(values, success, groups) + margin)
-    return rounded(torch.where(success, raised, values), rewards.dtype)
+    return rounded(torch.where(success & values.isfinite(), raised, values), rewards.dtype)
 
 
 @shaped
@@ -208,7 +209,8 @@ def reward_inversions(
     $$m_i = [i \text{ correct},\; r_i < \max_{j \in g_i \text{ wrong}} r_j]$$
 
     Args:
-        rewards: One reward per rollout, all signals added up; NaN for one that could not be scored, which is left out.
+        rewards: One reward per rollout, all signals added up; NaN or infinite for one without a score, which is
+            left out.
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
 
@@ -227,7 +229,7 @@ def reward_inversions(
         tensor([ True, False, False])
     """
     values = at_least_float32(rewards)
-    return success & (values < _best_wrong(values, success, groups))
+    return success & values.isfinite() & (values < _best_wrong(values, success, groups))
 
 
 def _best_wrong(values: Tensor, success: Tensor, groups: Groups) -> Tensor:

@@ -189,7 +189,7 @@ def degenerate_fraction(rewards: Float[Tensor, " rollouts"], groups: Groups) -> 
     $$\frac{1}{\#\text{groups}} \#\{g : \max_{i \in g} r_i = \min_{i \in g} r_i\}$$
 
     Args:
-        rewards: One reward per rollout; NaN, for one that could not be scored, is left out.
+        rewards: One reward per rollout; NaN or infinite, for one that could not be scored, is left out.
         groups: Group ids or a `GroupLayout`.
 
     Returns:

@@ -71,7 +71,7 @@ def reinforce_plus_plus_baseline_advantages(
     constant groups too.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is left out and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one that could not be scored, which is left out and gets 0.
         mask: True where a token counts.
         groups: Group ids or a `GroupLayout`.
         eps: Added to the variance, at least 0.
