@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clipo_ops._combination import informative_groups
 from clipo_ops._groups import Groups, group_moments, group_reducer, group_zscores, standardized
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 if TYPE_CHECKING:
     Scale = Literal["group", "batch", "none"]
@@ -32,7 +32,7 @@ def grpo_advantages(
     0, whatever the reward and the scale: rounding is not divided by $\epsilon$.
 
     Args:
-        rewards: One reward per rollout; NaN for a rollout that could not be scored, which is left out of the baseline
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is left out of the baseline
             and has advantage 0.
         groups: Group ids or a `GroupLayout`.
         scale: What $\sigma$ is: `"group"`, the standard deviation of the group's rewards; `"batch"`, that of all
@@ -58,13 +58,13 @@ def grpo_advantages(
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
     if scale == "group":
-        return group_zscores(values, groups, eps).to(rewards.dtype)
+        return rounded(group_zscores(values, groups, eps), rewards.dtype)
     centered = group_moments(values, groups).centered
     if scale == "none":
-        return centered.to(rewards.dtype)
+        return rounded(centered, rewards.dtype)
     batch = group_moments(values, torch.zeros_like(values, dtype=torch.int64))
     variance = batch.squares / (batch.size - 1).clamp(min=1)
-    return standardized(centered, variance, eps).to(rewards.dtype)
+    return rounded(standardized(centered, variance, eps), rewards.dtype)
 
 
 @shaped
@@ -79,7 +79,7 @@ def rloo_advantages(
     The baseline does not depend on the rollout itself, so the estimate of the gradient is unbiased.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is in no baseline and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is in no baseline and gets 0.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
@@ -96,7 +96,7 @@ def rloo_advantages(
         tensor([ 0.7500, -0.7500,  0.0000])
     """
     centered, _, size = group_moments(at_least_float32(rewards), groups)
-    return (centered * (size / (size - 1).clamp(min=1))).to(rewards.dtype)
+    return rounded(centered * (size / (size - 1).clamp(min=1)), rewards.dtype)
 
 
 @shaped
@@ -113,7 +113,7 @@ def opo_advantages(
     times the lengths add up to 0 in a group.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is in no baseline and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is in no baseline and gets 0.
         lengths: $l$, the valid tokens of each rollout, at least 0.
         groups: Group ids or a `GroupLayout`.
 
@@ -136,7 +136,7 @@ def opo_advantages(
     weight = torch.where(known, lengths, 0).to(centered.dtype)
     total = over_group(weight, "sum")
     baseline = over_group(weight * centered, "sum") / total.clamp(min=1)
-    return torch.where(known & (total > 0), centered - baseline, 0).to(rewards.dtype)
+    return rounded(torch.where(known & (total > 0), centered - baseline, 0), rewards.dtype)
 
 
 @shaped
@@ -154,8 +154,8 @@ def maxrl_advantages(
     where GRPO and RLOO follow $p$: hard prompts weigh $1/p$ times as much.
 
     Args:
-        rewards: One reward per rollout, at least 0; NaN for one that could not be scored, which is in no baseline and
-            gets 0.
+        rewards: One reward per rollout, at least 0; NaN or infinite for one without a score, which is in no baseline
+            and gets 0.
         groups: Group ids or a `GroupLayout`.
         eps: $\epsilon$, at least 0, in units of the reward.
 
@@ -179,7 +179,7 @@ def maxrl_advantages(
     known = torch.where(values.isfinite(), values, 0)
     mean = group_reducer(groups, len(values))(known, "sum") / size.clamp(min=1)
     positive = mean > 0
-    return torch.where(positive, centered / (torch.where(positive, mean, 1) + eps), 0).to(rewards.dtype)
+    return rounded(torch.where(positive, centered / (torch.where(positive, mean, 1) + eps), 0), rewards.dtype)
 
 
 @shaped
@@ -198,7 +198,7 @@ def gpg_advantages(
     groups are all correct or all wrong.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is in no baseline and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one without a score, which is in no baseline and gets 0.
         groups: Group ids or a `GroupLayout`.
         scale: $F$, above 0.
 
@@ -218,7 +218,7 @@ def gpg_advantages(
     require(scale > 0, "scale", "a number above 0", scale)
     centered = group_moments(at_least_float32(rewards), groups).centered
     informative = informative_groups(rewards, groups).sum().clamp(min=1).to(centered.dtype)
-    return (centered * (len(rewards) / informative / scale)).to(rewards.dtype)
+    return rounded(centered * (len(rewards) / informative / scale), rewards.dtype)
 
 
 @shaped
@@ -292,4 +292,4 @@ def remax_advantages(
         tensor([ 0., -1.])
     """
     difference = at_least_float32(rewards) - at_least_float32(greedy_rewards)
-    return torch.where(difference.isfinite(), difference, 0).to(rewards.dtype)
+    return rounded(torch.where(difference.isfinite(), difference, 0), rewards.dtype)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops._groups import Groups, group_reducer, group_zscores, standardized
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 if TYPE_CHECKING:
     CombinationMethod = Literal["sum", "gdpo"]
@@ -29,7 +29,7 @@ def informative_groups(
     differs in nearly every group.
 
     Args:
-        rewards: One reward or verdict per rollout; NaN for one that could not be scored, which is left out.
+        rewards: One reward or verdict per rollout; NaN or infinite for one that could not be scored, which is left out.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
@@ -104,7 +104,7 @@ def combine_rewards(
     factors = [1.0] * len(columns) if weights is None else weights
     require(len(factors) == len(columns), "weights", "one number per signal", weights)
     total = sum((factor * column for factor, column in zip(factors, columns, strict=True)), values.new_zeros(()))
-    return torch.where(given.any(1), total, torch.nan).to(rewards.dtype)
+    return rounded(torch.where(given.any(1), total, torch.nan), rewards.dtype)
 
 
 @shaped
@@ -148,7 +148,7 @@ def gdpo_advantages(
     known = scores.isfinite()
     centered = torch.where(known, scores, 0)
     variance = centered.square().sum() / (known.sum() - 1).clamp(min=1)
-    return standardized(centered, variance, eps).to(rewards.dtype)
+    return rounded(standardized(centered, variance, eps), rewards.dtype)
 
 
 @shaped
@@ -172,7 +172,8 @@ def guarded_rewards(
     so choose `contrastive_reward`'s floor, or its weight, accordingly.
 
     Args:
-        rewards: One reward per rollout, all signals added up; NaN, for one that could not be scored, stays NaN.
+        rewards: One reward per rollout, all signals added up; NaN or infinite for one that could not be scored, which
+            stays as it is.
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
         margin: $\delta$, at least 0, in units of the reward.
@@ -194,7 +195,7 @@ def guarded_rewards(
     require(margin >= 0, "margin", "a number of at least 0", margin)
     values = at_least_float32(rewards)
     raised = torch.maximum(values, _best_wrong(values, success, groups) + margin)
-    return torch.where(success, raised, values).to(rewards.dtype)
+    return rounded(torch.where(success & values.isfinite(), raised, values), rewards.dtype)
 
 
 @shaped
@@ -208,7 +209,8 @@ def reward_inversions(
     $$m_i = [i \text{ correct},\; r_i < \max_{j \in g_i \text{ wrong}} r_j]$$
 
     Args:
-        rewards: One reward per rollout, all signals added up; NaN for one that could not be scored, which is left out.
+        rewards: One reward per rollout, all signals added up; NaN or infinite for one without a score, which is
+            left out.
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
 
@@ -227,7 +229,7 @@ def reward_inversions(
         tensor([ True, False, False])
     """
     values = at_least_float32(rewards)
-    return success & (values < _best_wrong(values, success, groups))
+    return success & values.isfinite() & (values < _best_wrong(values, success, groups))
 
 
 def _best_wrong(values: Tensor, success: Tensor, groups: Groups) -> Tensor:

@@ -16,7 +16,7 @@ from clipo_ops._groups import GroupLayout, Groups, as_layout, group_numbers, gro
 from clipo_ops._objectives import Objective, infonce
 from clipo_ops._similarity import group_cosines, negative_distances, success_pairs
 from clipo_ops._tiles import readable_rows, tiled_losses
-from clipo_ops._typing import require, require_rollouts, shaped
+from clipo_ops._typing import require, require_rollouts, rounded, shaped
 
 if TYPE_CHECKING:
     Scope = Literal["group", "cross", "batch"]
@@ -127,7 +127,7 @@ def contrastive_loss(
         losses = tiled_losses(embeddings, row_losses, order, objective, total=reduction != "none")
     if reduction == "mean":
         losses = losses / is_anchor.sum().clamp(min=1)
-    return losses.to(embeddings.dtype)
+    return rounded(losses, embeddings.dtype)
 
 
 @shaped

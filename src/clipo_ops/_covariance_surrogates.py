@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops._masking import sequence_sum
-from clipo_ops._surrogates import Surrogate, bounded_exp, clipped_surrogate, per_token, surrogate
+from clipo_ops._surrogates import Surrogate, bounded_exp, clipped_surrogate, known, per_token, surrogate
 from clipo_ops._typing import at_least_float32, require, shaped
 
 
@@ -62,9 +62,8 @@ def clip_cov_surrogate(
     loss, ratio, clipped = clipped_surrogate(log_ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high)
     covariance = _covariance(logprobs, advantages, mask)
     eligible = mask & clipped.logical_not() & (covariance > covariance_low) & (covariance < covariance_high)
-    draw = torch.rand_like(
-        covariance, memory_format=torch.contiguous_format, generator=generator
-    )  # by token, not by stride
+    # A draw belongs to a token, whatever the strides.
+    draw = torch.rand_like(covariance, memory_format=torch.contiguous_format, generator=generator)
     dropped = eligible & _largest(torch.where(eligible, draw, -1), _count(mask, fraction))
     return Surrogate(torch.where(dropped, 0, loss), ratio, clipped | dropped)
 
@@ -110,11 +109,11 @@ def kl_cov_surrogate(
     """
     require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     require(kl_weight >= 0, "kl_weight", "a number of at least 0", kl_weight)
-    d = at_least_float32(log_ratio)
+    d = known(log_ratio)
     top = mask & _largest(_covariance(logprobs, advantages, mask), _count(mask, fraction))
     ratio = bounded_exp(d)
     penalty = torch.where(top, kl_weight * d.abs(), 0)
-    return surrogate(penalty - per_token(advantages, d) * ratio, ratio.detach(), advantages, log_ratio.dtype)
+    return surrogate(penalty - per_token(advantages, d) * ratio, ratio.detach(), advantages, log_ratio)
 
 
 def _covariance(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:

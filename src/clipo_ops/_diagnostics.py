@@ -12,7 +12,7 @@ from torch import Tensor
 from clipo_ops._groups import Groups, as_layout
 from clipo_ops._policy_diagnostics import mean_or_nan
 from clipo_ops._similarity import group_cosines, success_pairs
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 
 class GroupSimilarity(NamedTuple):
@@ -179,7 +179,7 @@ def process_gap(
     pairs = (counts & right).unsqueeze(2) & (counts & right.logical_not()).unsqueeze(1)
     gap = laid_out.unsqueeze(2) - laid_out.unsqueeze(1)
     wins = (gap.sign() + 1) / 2
-    return ProcessGap(mean_or_nan(gap, pairs).to(rewards.dtype), mean_or_nan(wins, pairs).to(rewards.dtype))
+    return ProcessGap(rounded(mean_or_nan(gap, pairs), rewards.dtype), mean_or_nan(wins, pairs).to(rewards.dtype))
 
 
 @shaped
@@ -189,7 +189,7 @@ def degenerate_fraction(rewards: Float[Tensor, " rollouts"], groups: Groups) -> 
     $$\frac{1}{\#\text{groups}} \#\{g : \max_{i \in g} r_i = \min_{i \in g} r_i\}$$
 
     Args:
-        rewards: One reward per rollout; NaN, for one that could not be scored, is left out.
+        rewards: One reward per rollout; NaN or infinite, for one that could not be scored, is left out.
         groups: Group ids or a `GroupLayout`.
 
     Returns:

@@ -138,9 +138,9 @@ class Moments(NamedTuple):
 def group_moments(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Moments:
     """Values less their group's mean, and what a standard deviation needs.
 
-    NaN values are left out of their group, and centred to 0. Differences to the group's largest value are averaged
-    rather than the values themselves, so that a constant group comes out as exactly 0, and nothing is lost where values
-    are large next to their spread.
+    Values that are NaN or infinite are left out of their group, and centred to 0. Differences to the group's largest
+    value are averaged rather than the values themselves, so that a constant group comes out as exactly 0, and nothing
+    is lost where values are large next to their spread.
     """
     if isinstance(groups, GroupLayout):
         layout = as_layout(groups, len(values))
@@ -212,9 +212,8 @@ def _over_segment(values: Tensor, number: Tensor, reduce: str) -> Tensor:
 def _sorted_groups(group_ids: Tensor) -> tuple[Tensor, Tensor]:
     """The rollouts in order of their ids, and which of them begin a group."""
     ids, order = torch.sort(group_ids, stable=True)
-    starts_here = torch.ones_like(ids, dtype=torch.bool)
-    starts_here[1:] = ids[1:] != ids[:-1]
-    return order, starts_here
+    is_first = torch.arange(len(ids), device=ids.device) == 0
+    return order, is_first | (ids != ids.roll(1))
 
 
 class _Gather(torch.autograd.Function):

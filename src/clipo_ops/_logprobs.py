@@ -48,7 +48,7 @@ def token_logprobs(
     require(temperature > 0, "temperature", "a number above 0", temperature)
     scaled = at_least_float32(logits) / temperature
     chosen = scaled.gather(-1, token_ids.unsqueeze(2).long()).squeeze(-1)
-    return (chosen - scaled.logsumexp(-1)).to(logits.dtype)
+    return rounded(chosen - scaled.logsumexp(-1), logits.dtype)
 
 
 @shaped
@@ -81,7 +81,7 @@ def token_entropy(
     require(temperature > 0, "temperature", "a number above 0", temperature)
     logprobs = (at_least_float32(logits) / temperature).log_softmax(-1)
     possible = torch.where(logprobs == -torch.inf, 0, logprobs)
-    return -(possible.exp() * possible).sum(-1).to(logits.dtype)
+    return rounded(-(possible.exp() * possible).sum(-1), logits.dtype)
 
 
 @shaped

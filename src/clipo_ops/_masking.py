@@ -173,7 +173,7 @@ def whiten(
     whitened = centered * torch.where(variance > 0, variance, 1).rsqrt()
     if not shift_mean:
         whitened = torch.where(mask, whitened + (mean + largest), 0)
-    return whitened.to(values.dtype)
+    return rounded(whitened, values.dtype)
 
 
 def sequence_sum(values: Tensor, mask: Tensor) -> Tensor:

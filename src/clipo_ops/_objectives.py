@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from clipo_ops._typing import as_numbers, at_least_float32, shaped
+from clipo_ops._typing import as_numbers, at_least_float32, rounded, shaped
 
 
 @runtime_checkable
@@ -76,7 +76,7 @@ def infonce(
     draw = torch.rand_like(count, dtype=torch.float32, generator=generator)
     drawn = torch.searchsorted(place, (draw * count).int() + 1)  # draw * count < count, also when rounded
     chosen = at_least_float32(logits).gather(-1, drawn).squeeze(-1)
-    return (_shown(logits, candidates).logsumexp(-1) - chosen).to(logits.dtype)
+    return rounded(_shown(logits, candidates).logsumexp(-1) - chosen, logits.dtype)
 
 
 @shaped
@@ -109,7 +109,7 @@ def supcon_out(
         tensor([0.9076])
     """
     shown = _shown(logits, candidates)
-    return (shown.logsumexp(-1) - _mean(shown, positives)).to(logits.dtype)
+    return rounded(shown.logsumexp(-1) - _mean(shown, positives), logits.dtype)
 
 
 @shaped
@@ -140,7 +140,7 @@ def supcon_in(
     """
     shown = _shown(logits, candidates)
     loss = shown.logsumexp(-1) - _only(shown, positives).logsumexp(-1)
-    return (loss + positives.sum(-1).to(loss.dtype).log()).to(logits.dtype)
+    return rounded(loss + positives.sum(-1).to(loss.dtype).log(), logits.dtype)
 
 
 @shaped
@@ -170,7 +170,7 @@ def soft_nearest_neighbor(
         tensor([0.0943])
     """
     shown = _shown(logits, candidates)
-    return (shown.logsumexp(-1) - _only(shown, positives).logsumexp(-1)).to(logits.dtype)
+    return rounded(shown.logsumexp(-1) - _only(shown, positives).logsumexp(-1), logits.dtype)
 
 
 @shaped
@@ -206,7 +206,7 @@ def decoupled(
     """
     shown = _shown(logits, candidates)
     negatives = _only(shown, positives.logical_not()).logsumexp(-1, keepdim=True)
-    return _mean(softplus(negatives - shown, threshold=40), positives).to(logits.dtype)
+    return rounded(_mean(softplus(negatives - shown, threshold=40), positives), logits.dtype)
 
 
 @shaped
@@ -241,7 +241,7 @@ def centroid(
         >>> centroid(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([1.5000])
     """
-    return (-_mean(_shown(logits, positives), positives)).to(logits.dtype)
+    return rounded(-_mean(_shown(logits, positives), positives), logits.dtype)
 
 
 _LOWEST = -1e30  # of which 0 times is 0, and e to it too

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clipo_ops._groups import Groups, as_layout
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 
 @shaped
@@ -36,7 +36,7 @@ def mean_pool(
         tensor([[2., 6.]])
     """
     total = torch.where(mask.unsqueeze(2), at_least_float32(hidden), 0).sum(1)
-    return (total / mask.sum(1, keepdim=True).clamp(min=1)).to(hidden.dtype)
+    return rounded(total / mask.sum(1, keepdim=True).clamp(min=1), hidden.dtype)
 
 
 @shaped
@@ -158,7 +158,7 @@ def weighted_pool(
     positive = torch.where(counts, weights, 0).to(torch.promote_types(weights.dtype, states.dtype))
     total = positive.sum(1, keepdim=True)
     share = (positive / torch.where(total > 0, total, 1)).unsqueeze(2)
-    return (share * states).sum(1).to(hidden.dtype)
+    return rounded((share * states).sum(1), hidden.dtype)
 
 
 @shaped
@@ -202,7 +202,7 @@ def segment_mean_pool(
     count = states.new_zeros(num_segments + 1, 1).index_add(
         0, place, torch.ones_like(inside, dtype=states.dtype).unsqueeze(1)
     )
-    return (total / count.clamp(min=1)).narrow(0, 0, num_segments).to(hidden.dtype)
+    return rounded((total / count.clamp(min=1)).narrow(0, 0, num_segments), hidden.dtype)
 
 
 @shaped
@@ -240,7 +240,8 @@ def center_by_group(
     valid = layout.valid.unsqueeze(2)
     rows = layout.gather(at_least_float32(embeddings))
     shifted = torch.where(valid, rows - rows.narrow(1, 0, 1).detach(), 0)  # exactly 0 where all are one vector
-    return layout.scatter(shifted - shifted.sum(1, keepdim=True) / valid.sum(1, keepdim=True)).to(embeddings.dtype)
+    centered = shifted - shifted.sum(1, keepdim=True) / valid.sum(1, keepdim=True)
+    return rounded(layout.scatter(centered), embeddings.dtype)
 
 
 def _token_at(hidden: Tensor, positions: Tensor) -> Tensor:

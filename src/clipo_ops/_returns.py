@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clipo_ops._groups import Groups, group_moments
 from clipo_ops._masking import whiten
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 
 @shaped
@@ -52,7 +52,7 @@ def reinforce_plus_plus_advantages(
     mask = mask & _scored(token_rewards, mask)
     rewards = torch.where(mask, at_least_float32(token_rewards), 0)
     returns = _sums_from_here(rewards, mask, discount)
-    return whiten(returns, mask, eps=eps).to(token_rewards.dtype)
+    return rounded(whiten(returns, mask, eps=eps), token_rewards.dtype)
 
 
 @shaped
@@ -71,7 +71,7 @@ def reinforce_plus_plus_baseline_advantages(
     constant groups too.
 
     Args:
-        rewards: One reward per rollout; NaN for one that could not be scored, which is left out and gets 0.
+        rewards: One reward per rollout; NaN or infinite for one that could not be scored, which is left out and gets 0.
         mask: True where a token counts.
         groups: Group ids or a `GroupLayout`.
         eps: Added to the variance, at least 0.
@@ -94,7 +94,7 @@ def reinforce_plus_plus_baseline_advantages(
     require(eps >= 0, "eps", "a number of at least 0", eps)
     centered = group_moments(at_least_float32(rewards), groups).centered
     mask = mask & rewards.isfinite().unsqueeze(1)
-    return whiten(centered.unsqueeze(1).expand_as(mask), mask, eps=eps).to(rewards.dtype)
+    return rounded(whiten(centered.unsqueeze(1).expand_as(mask), mask, eps=eps), rewards.dtype)
 
 
 class GeneralizedAdvantages(NamedTuple):
@@ -156,7 +156,7 @@ def gae_advantages(
     errors = torch.where(counts, rewards + discount * upcoming - known, 0)
     advantages = _sums_from_here(errors, counts, discount * gae_lambda)
     dtype = token_rewards.dtype
-    return GeneralizedAdvantages(advantages.to(dtype), (advantages + known).to(dtype))
+    return GeneralizedAdvantages(rounded(advantages, dtype), rounded(advantages + known, dtype))
 
 
 def _scored(token_rewards: Tensor, mask: Tensor) -> Tensor:

@@ -82,13 +82,13 @@ def clipped_surrogate(
         high, cap = min(high, math.log(delta)), max(high, math.log(delta))
     if dual_clip is not None:
         cap = min(cap, math.log(dual_clip))
-    d = at_least_float32(log_ratio)
+    d = known(log_ratio)
     advantage = per_token(advantages, d)
     bounded = clamp_by_sign(d.detach(), advantage, low=low, high=high, cap=cap)
     clipped = bounded != d.detach()
     loss = bounded.exp_().mul_(-advantage)
     loss = with_slope(d, loss, loss.masked_fill(clipped, 0))
-    return surrogate(loss, bounded_exp(d.detach()), advantages, log_ratio.dtype, clipped=clipped)
+    return surrogate(loss, bounded_exp(d.detach()), advantages, log_ratio, clipped=clipped)
 
 
 @shaped
@@ -127,7 +127,7 @@ def sapo_surrogate(
     """
     require(temperature_positive > 0, "temperature_positive", "a number above 0", temperature_positive)
     require(temperature_negative > 0, "temperature_negative", "a number above 0", temperature_negative)
-    d = at_least_float32(log_ratio)
+    d = known(log_ratio)
     advantage = per_token(advantages, d)
     tau = torch.full_like(advantage, temperature_negative).masked_fill(advantage > 0, temperature_positive)
     ratio = bounded_exp(d.detach())
@@ -135,31 +135,38 @@ def sapo_surrogate(
     gate = (scaled - tau).sigmoid_()
     loss = gate * (advantage * -4 / tau)
     slope = torch.addcmul(loss, loss, gate, value=-1).mul_(scaled)
-    return surrogate(with_slope(d, loss, slope), ratio, advantages, log_ratio.dtype)
+    return surrogate(with_slope(d, loss, slope), ratio, advantages, log_ratio)
 
 
 # --- what surrogates share. They write over their own temporaries only: a fresh buffer costs as much as the arithmetic.
 
 
 def surrogate(
-    loss: Tensor, ratio: Tensor, advantages: Tensor, dtype: torch.dtype, *, clipped: Tensor | None = None
+    loss: Tensor, ratio: Tensor, advantages: Tensor, log_ratio: Tensor, *, clipped: Tensor | None = None
 ) -> Surrogate:
-    """Rounds to the dtype of the result; nothing is clipped unless it says so.
+    """Rounds to the log-ratio's dtype; nothing is clipped unless it says so.
 
-    An advantage that is not finite shows in the value, and only there: see `per_token`.
+    What `known` and `per_token` have put 0 for is a loss of NaN here: it shows in the value, and only there.
     """
-    advantage = advantages.detach().to(loss.dtype)
-    loss = loss + 0 * (advantage.unsqueeze(1) if advantage.ndim == 1 else advantage)
+    finite = advantages.isfinite()
+    defined = (finite.unsqueeze(1) if finite.ndim == 1 else finite) & log_ratio.isnan().logical_not()
+    loss = torch.where(defined, loss, torch.nan)
     if clipped is None:
         clipped = torch.zeros_like(loss, dtype=torch.bool)
-    return Surrogate(rounded(loss, dtype), rounded(ratio, dtype), clipped)
+    return Surrogate(rounded(loss, log_ratio.dtype), rounded(ratio, log_ratio.dtype), clipped)
 
 
-def per_token(advantages: Tensor, like: Tensor) -> Tensor:
-    """Advantages as constants, one per token or one column for all of them; 0 where they are not finite.
+def known(log_ratio: Tensor) -> Tensor:
+    """A log-ratio in at least float32; 0, without a gradient, where it is NaN.
 
     Under a mask a loss has gradient 0, but 0 times NaN is NaN: no derivative may be multiplied by what stands there.
     """
+    values = at_least_float32(log_ratio)
+    return torch.where(values.isnan(), 0, values)
+
+
+def per_token(advantages: Tensor, like: Tensor) -> Tensor:
+    """Advantages as constants, one per token or one column for all of them; 0 where they are not finite, as `known`."""
     constant = advantages.detach().to(like.dtype).nan_to_num(0, 0, 0)
     return constant.unsqueeze(1) if constant.ndim == 1 else constant
 

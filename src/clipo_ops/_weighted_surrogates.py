@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clipo_ops._surrogates import Surrogate, bounded_exp, per_token, surrogate
+from clipo_ops._surrogates import Surrogate, bounded_exp, known, per_token, surrogate
 from clipo_ops._typing import at_least_float32, require, shaped
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def policy_gradient_surrogate(
         tensor([[2., 6.]])
     """
     values = at_least_float32(logprobs)
-    return surrogate(-per_token(advantages, values) * values, torch.ones_like(values), advantages, logprobs.dtype)
+    return surrogate(-per_token(advantages, values) * values, torch.ones_like(values), advantages, logprobs)
 
 
 @shaped
@@ -81,13 +81,13 @@ def cispo_surrogate(
     """
     require(0 <= ratio_low <= 1, "ratio_low", "a number in [0, 1]", ratio_low)
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
-    ratio = bounded_exp(at_least_float32(log_ratio.detach()))
+    ratio = bounded_exp(known(log_ratio.detach()))
     weight = ratio.clamp(ratio_low, ratio_high)
     clipped = ratio > ratio_high
     if ratio_low > 0:
         clipped = clipped.logical_or_(ratio < ratio_low)
     loss = weight.mul_(-per_token(advantages, ratio)) * at_least_float32(logprobs)
-    return surrogate(loss, ratio, advantages, log_ratio.dtype, clipped=clipped)
+    return surrogate(loss, ratio, advantages, log_ratio, clipped=clipped)
 
 
 @shaped
@@ -140,14 +140,14 @@ def dppo_surrogate(
     require(threshold_low >= 0, "threshold_low", "a number of at least 0", threshold_low)
     require(threshold_high >= 0, "threshold_high", "a number of at least 0", threshold_high)
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
-    d, new = at_least_float32(log_ratio.detach()), at_least_float32(logprobs)
+    d, new = known(log_ratio.detach()), at_least_float32(logprobs)
     advantage = per_token(advantages, d)
     distance = _binary_divergence(new.detach() - d, new.detach(), divergence)
     threshold = torch.full_like(advantage, threshold_low).masked_fill(advantage > 0, threshold_high)
     dropped = (advantage * d > 0) & (distance > threshold)
     ratio = bounded_exp(d)
     loss = torch.where(dropped, 0, ratio.clamp(max=ratio_high)) * -advantage * new
-    return surrogate(loss, ratio, advantages, log_ratio.dtype, clipped=dropped)
+    return surrogate(loss, ratio, advantages, log_ratio, clipped=dropped)
 
 
 def _binary_divergence(old: Tensor, new: Tensor, divergence: str) -> Tensor:

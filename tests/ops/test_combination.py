@@ -193,6 +193,8 @@ def test_an_infinite_reward_is_an_unknown_one(batch: Judged, infinite: float) ->
         assert_same(combine_rewards(infinities, ids, method=method), combine_rewards(columns, ids, method=method))
     assert torch.equal(informative_groups(spoilt, ids), informative_groups(rewards, ids))
     assert torch.equal(reward_inversions(spoilt, success, ids), reward_inversions(rewards, success, ids))
+    guarded = guarded_rewards(spoilt, success, ids)
+    assert_same(guarded.masked_fill(guarded.isinf(), torch.nan), guarded_rewards(rewards, success, ids))
 
 
 @given(judged(), st.sampled_from(HALF))

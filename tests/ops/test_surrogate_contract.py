@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipo_ops import log_ratio
+from clipo_ops import aggregate, log_ratio
 
 from . import oracles
 from .helpers import HALF, assert_equal, assert_rounded, assert_same, gradients
@@ -88,20 +88,43 @@ def test_what_is_under_the_mask_changes_neither_value_nor_gradient(name: str, ba
     assert_equal(clean(dirty), clean(batch))
 
 
-@pytest.mark.parametrize("name", PER_TOKEN)
+@pytest.mark.parametrize(("name", "per_token"), [(n, False) for n in NAMES] + [(n, True) for n in PER_TOKEN])
 @given(tokens(), st.sampled_from([torch.nan, torch.inf, -torch.inf]))
-def test_advantages_under_the_mask_change_neither_value_nor_gradient(name: str, batch: Tokens, rubbish: float) -> None:
-    clean = batch._replace(advantages=batch.advantages.unsqueeze(1).repeat(1, batch.mask.shape[1]))
-    dirty = clean._replace(advantages=torch.where(batch.mask, clean.advantages, rubbish))
-    assert_equal(reduced(name, dirty), reduced(name, clean))
+def test_no_argument_counts_under_the_mask(name: str, per_token: bool, batch: Tokens, rubbish: float) -> None:
+    """Neither a log-ratio of one's own nor advantages: both are multiplied by the gradient that comes back."""
+    if per_token:
+        batch = batch._replace(advantages=batch.advantages.unsqueeze(1).repeat(1, batch.mask.shape[1]))
+
+    def results(tokens: Tokens, d: Tensor) -> tuple[Tensor, ...]:
+        def loss(logprobs: Tensor, d: Tensor) -> Tensor:
+            given = call(name, tokens._replace(logprobs=logprobs), d).loss
+            return aggregate(given, tokens.mask) + 0 * (logprobs.nan_to_num(0, 0, 0) + d.nan_to_num(0, 0, 0)).sum()
+
+        return gradients(loss, tokens.logprobs, d)
+
+    counts = batch.mask if per_token else batch.mask.any(1)
+    dirty = batch._replace(
+        logprobs=torch.where(batch.mask, batch.logprobs, rubbish),
+        advantages=torch.where(counts, batch.advantages, rubbish),
+    )
+    d = ratios(batch)
+    assert_equal(results(dirty, torch.where(batch.mask, d, rubbish)), results(batch, d))
 
 
-@every_surrogate
-def test_an_advantage_that_is_not_finite_shows_in_the_loss_and_spoils_no_other_gradient(name: str) -> None:
-    batch = Tokens(noise(0, 2, 3), noise(1, 2, 3), torch.tensor([torch.nan, 1.0]).double(), torch.ones(2, 3).bool())
-    value, grad = reduced(name, batch)
-    assert value.isnan()
-    assert grad.isfinite().all()
+@pytest.mark.parametrize("unknown", ["advantages", "log_ratio"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "policy_gradient_surrogate"])
+def test_what_is_not_a_number_shows_in_the_loss_and_spoils_no_other_gradient(name: str, unknown: str) -> None:
+    batch = Tokens(noise(0, 2, 3), noise(1, 2, 3), noise(2, 2), torch.ones(2, 3).bool())
+    d = ratios(batch)
+    {"advantages": batch.advantages, "log_ratio": d}[unknown][0] = torch.nan
+
+    def loss(logprobs: Tensor, d: Tensor) -> Tensor:
+        return call(name, batch._replace(logprobs=logprobs), d).loss + 0 * (logprobs + d.nan_to_num())
+
+    value, *grads = gradients(loss, batch.logprobs, d)
+    assert value[0].isnan().all()
+    assert value[1].isfinite().all()
+    assert all(grad[1].isfinite().all() for grad in grads)
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

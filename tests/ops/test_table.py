@@ -1,6 +1,7 @@
 """Properties of the contract that hold for every function alike."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import clipo_ops
 from clipo_ops import GroupLayout
 
 from . import oracles
-from .helpers import ALL_FLOATS, assert_equal, assert_nearly_equal
+from .helpers import ALL_FLOATS, HALF, assert_equal, assert_nearly_equal
 from .table import CASES, EAGER_CASES, PUBLIC, Case
 
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
@@ -73,13 +74,42 @@ def test_inputs_are_left_alone(case: Case) -> None:
     assert_equal(tree_leaves(inputs), tree_leaves(case.inputs()))
 
 
+def spread(x: Tensor) -> Tensor:
+    return torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
+
+
+def turned(x: Tensor) -> Tensor:
+    return x.mT.contiguous().mT if x.ndim > 1 else x
+
+
+@pytest.mark.parametrize("strided", [spread, turned])
 @every_case
-def test_strides_change_nothing(case: Case) -> None:
-    def strided(x: Tensor) -> Tensor:
-        return torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
+def test_strides_change_nothing(case: Case, strided: Callable[[Tensor], Tensor]) -> None:
+    def seeded(inputs: dict[str, Any]) -> Any:
+        torch.manual_seed(0)
+        return case(inputs)
 
     inputs = case.inputs()
-    assert_nearly_equal(case(tree_map_only(Tensor, strided, inputs)), case(inputs))
+    assert_nearly_equal(seeded(tree_map_only(Tensor, strided, inputs)), seeded(inputs))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("size", [1, 1000, 60_000])
+@pytest.mark.parametrize("case", [case for case in EAGER_CASES if case.op != "linear_token_logprobs"], ids=str)
+def test_half_precision_is_finite_where_float32_is(case: Case, size: float, dtype: torch.dtype) -> None:
+    """But for products with the head's weights, which are those of their dtype."""
+
+    def large(x: Tensor) -> Tensor:
+        return (x.double() * size).clamp(-60_000, 60_000).to(dtype) if x.is_floating_point() else x
+
+    def seeded(inputs: dict[str, Any]) -> list[Tensor]:
+        torch.manual_seed(0)
+        return floats(case(inputs))
+
+    half = tree_map_only(Tensor, large, case.inputs(dtype))
+    single = tree_map_only(Tensor, lambda x: x.float() if x.is_floating_point() else x, half)
+    for low, high in zip(seeded(half), seeded(single), strict=True):
+        assert_equal(low.isfinite(), high.isfinite())
 
 
 @every_case
@@ -134,6 +164,22 @@ def test_works_in_inference_mode(case: Case) -> None:
     with torch.inference_mode():
         actual = case(case.inputs())
     assert_nearly_equal(actual, case(case.inputs()))
+
+
+@every_case
+def test_no_rollouts_have_a_result_and_a_gradient(case: Case) -> None:
+    def none(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return GroupLayout.from_ids(torch.zeros(0).long())
+        value = value if name in ("weight", "bias", "denominator") else value[:0]
+        return value.requires_grad_() if value.is_floating_point() else value
+
+    inputs = {name: none(name, value) for name, value in case.inputs().items()}
+    results = [result for result in floats(case(inputs)) if result.requires_grad]
+    assert bool(results) is not (case.op in NO_GRADIENT)
+    if results:
+        grads = torch.autograd.grad(sum(r.sum() for r in results), floats(inputs), allow_unused=True)
+        assert all(grad is None or grad.isfinite().all() for grad in grads)
 
 
 @pytest.mark.parametrize("case", [case for case in EAGER_CASES if "groups" in case.arguments], ids=str)
