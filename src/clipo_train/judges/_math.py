@@ -1,45 +1,261 @@
-r"""Mathematics: two expressions are equal if math-verify finds them so."""
+r"""Mathematics: words, units, bases, lists and exact numbers are compared here, and algebra by math-verify."""
 
 import functools
 import re
+from typing import Any
 
-from clipo_train.judges._answers import WRAPPED, boxed, boxes, braced
+from clipo_train.judges import _answers
+from clipo_train.judges._notation import is_words, names, plain, spelling
+from clipo_train.judges._quantities import Number, based, number, quantity, same_number, units_fit
 from clipo_train.types import Example, Verdict
 
-_PERCENT = r"\s*\\?%"
-_WORDS = {"yes": "true", "no": "false"}
+_LONGEST = 1000
+"""Characters of a final answer; a longer one is no answer."""
+_LARGEST_EXPONENT, _LARGEST_POWER_OF_SUM, _LARGEST_FACTORIAL = 10_000, 30, 5_000
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
 def math(example: Example, completion: str) -> Verdict:
-    r"""Right is what math-verify finds equal to the answer, or what is spelled like it in a box.
+    r"""Compares the final answer of a completion with the ground truth; docs/data.md states the rules.
 
-    The answer may be bare, a solution with the answer in `\boxed{}`, or one of GSM8K's own, with the answer after
-    `####`. The spelling is for answers that are no mathematics, such as a name or `not exist`; there `yes` and `no` are
-    the same as `True` and `False`.
+    The ground truth may be bare, a solution with the answer in `\boxed{}`, or one of GSM8K's, with it after `####`.
     """
-    import math_verify
+    said = _answers.final_answer(completion)
+    if said is None or len(said) > _LONGEST or not (said := plain(said)):
+        return Verdict(False, 0.0)
+    truth = _truth(example.answer)
+    try:
+        success = bool(truth) and _equal(truth, said)
+    except (ArithmeticError, ValueError, RecursionError):  # they meet whatever a policy writes
+        success = False
+    return Verdict(success, float(success), answer=_vote(said))
 
-    truth, completion = _truth(example.answer), braced(completion)
-    said = boxed(completion)
-    if said is not None and {_spelling(said)} == {_spelling(box) for box in boxes(truth)}:
-        return Verdict(True, 1.0, answer=said)
-    # math-verify's own limits are off: whoever runs this bounds its time, and counts what was out of time.
-    parse = functools.partial(math_verify.parse, parsing_timeout=None)
-    verify = functools.partial(math_verify.verify, timeout_seconds=None)
-    gold, parsed = parse(truth), parse(completion)
-    success = verify(gold, parsed)
-    if not success and said is not None and "%" in said:  # asked for a percentage, one may say 20 or 20 %
-        success = verify(gold, parse(f"\\boxed{{{re.sub(_PERCENT, '', said)}}}"))
-    return Verdict(success, float(success), answer=str(parsed[0]) if parsed else said)
+
+def math_unjudgeable(example: Example) -> str | None:
+    """Returns what is wrong with a ground truth that no completion can match, such as an empty one, or None."""
+    truth = _truth(example.answer)
+    return None if re.search(r"\w", truth) and len(truth) <= _LONGEST else f"the ground truth {example.answer[-60:]!r}"
 
 
 def _truth(answer: str) -> str:
-    """A ground truth with its answer in a box."""
-    answer = braced(answer)
-    return answer if boxed(answer) is not None else f"\\boxed{{{answer.rpartition('####')[2].strip()}}}"
+    answer = _answers.braced(answer)
+    boxes = _answers.final_boxes(answer)
+    return plain(answer.rpartition("####")[2] if boxes is None else boxes)
 
 
-def _spelling(text: str) -> str:
-    """Text without what is only for the eye."""
-    text = re.sub(r"\\(?:left|right|[!,;: ])|[$\s]", "", WRAPPED.sub(r"\1", text)).lower().rstrip(".")
-    return _WORDS.get(text, text)
+def _equal(truth: str, said: str) -> bool:
+    """Whether two plain answers are equal, as lists where they are lists."""
+    if spelling(truth) == spelling(said):
+        return True
+    truth, said = _without_name(truth, said)
+    (kind, wanted), (other, got) = _items(truth), _items(said)
+    if len(wanted) != len(got):
+        return False
+    if len(wanted) == 1 and not kind + other:
+        return _same(wanted[0], got[0])
+    if kind != other and (kind and other or "{}" in (kind, other) and len(wanted) == 1):
+        return False
+    if {kind, other} <= {"", "{}"}:
+        return _same_set(wanted, got)
+    return all(map(_equal, wanted, got))
+
+
+def _same_set(wanted: list[str], got: list[str]) -> bool:
+    left = list(got)
+    for item in wanted:
+        match = next((place for place, other in enumerate(left) if _equal(item, other)), None)
+        if match is None:
+            return False
+        left.pop(match)
+    return True
+
+
+def _same(truth: str, said: str) -> bool:
+    """Whether two answers, neither of them a list, are equal."""
+    if spelling(truth) == spelling(said):
+        return True
+    if is_words(truth) or is_words(said):
+        return False
+    bases = based(truth), based(said)
+    if bases != (None, None):
+        return bases[0] == bases[1] or _in_base_ten(truth, bases[0]) == _in_base_ten(said, bases[1]) is not None
+    wanted, got = quantity(truth), quantity(said)
+    if ":" in truth + said:
+        return units_fit(wanted, got) and spelling(wanted.text) == spelling(got.text)
+    percents = [("percent" in item.known) for item in (wanted, got)]
+    if not any(percents) or all(percents):
+        return units_fit(wanted, got) and _same_value(_scaled(wanted.text, wanted.scale), _scaled(got.text, got.scale))
+    hundredths = [f"\\frac{{{item.text}}}{{100}}" if is_percent else item.text
+                  for item, is_percent in zip((wanted, got), percents, strict=True)]
+    return _same_value(wanted.text, got.text) or _same_value(*hundredths)
+
+
+def _in_base_ten(text: str, split: tuple[str, str] | None) -> str | None:
+    """Returns the digits of a number in base ten, the base that need not be named."""
+    if split is not None:
+        return split[0] if split[1] == "10" else None
+    return text.lstrip("0") if text.isdigit() else None
+
+
+def _scaled(text: str, scale: int) -> str:
+    return text if scale == 1 else f"({text}) \\cdot {scale}"
+
+
+def _same_value(truth: str, said: str) -> bool:
+    wanted, got = _number(truth), _number(said)
+    if wanted is not None and got is not None:
+        return same_number(wanted, got)
+    if spelling(truth) == spelling(said):
+        return True
+    if names(truth) != names(said) or any(re.search(r"\d [\d.]", text) or _too_large(text) for text in (truth, said)):
+        return False
+    return _verify(truth, said)
+
+
+def _number(text: str) -> Number | None:
+    scaled = re.fullmatch(r"\((.*)\) \\cdot (\d+)", text)
+    hundredth = re.fullmatch(r"\\frac\{(.*)\}\{100\}", text)
+    value = number(scaled[1] if scaled else hundredth[1] if hundredth else text)
+    if value is None or not (scaled or hundredth):
+        return value
+    return Number(value.value * int(scaled[2]) if scaled else value.value / 100, value.decimal)
+
+
+def _without_name(truth: str, said: str) -> tuple[str, str]:
+    """Drops `x =` and earlier steps of `x = 2 + 3 = 5`, unless both answers have a name and not the same."""
+    (name, truth_value), (other, said_value) = _named(truth), _named(said)
+    if name is not None and other is not None and spelling(name) != spelling(other):
+        return truth, said
+    if name is not None and not re.fullmatch(r"[A-Za-z](?:'|_\w|_\{\w+\})*(?:\([A-Za-z,]+\))?|\\[a-z]+|[A-Za-z ]{2,20}", name):
+        return truth, said
+    return truth_value, said_value
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    parts = re.split(r"(?<![<>!:])=|\\(?:approx|simeq|in|equiv)(?![a-zA-Z])", text)
+    if len(parts) == 1 or any(",".join(_split(part)[:-1]) for part in parts[1:-1]) or len(_split(parts[0])) > 1:
+        return None, text
+    if any(len(_split(part)) > 1 for part in parts[1:]) and len(parts) > 2:
+        return None, text
+    return parts[0].strip() or None, parts[-1].strip()
+
+
+def _items(text: str) -> tuple[str, list[str]]:
+    r"""Splits an answer into its parts and its brackets: `()`, `[]`, `{}` or other pairs; `\pm` gives two parts."""
+    bracketed = text.replace("\\{", "{").replace("\\}", "}").replace("\\langle", "(").replace("\\rangle", ")").strip()
+    kind = ""
+    if bracketed[:1] in _PAIRS and _closing(bracketed) == len(bracketed) - 1:
+        inner = _split(bracketed[1:-1])
+        if len(inner) > 1 or bracketed[0] == "{":
+            kind = bracketed[0] + bracketed[-1]
+            return kind, _signs(inner) if kind == "{}" else inner
+        return ("", [bracketed[1:-1].strip()]) if bracketed[0] == "(" else ("[]", inner)
+    if re.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:\D.*)?|(?:USD|EUR|GBP) ?-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text):
+        return "", [re.sub(r"(?<=\d),(?=\d{3})", "", text)]
+    return "", _signs(_split(text))
+
+
+def _signs(parts: list[str]) -> list[str]:
+    r"""Writes out each part with one `\pm` as two."""
+    found = []
+    for part in parts:
+        if len(re.findall(r"\\[pm][mp](?![a-zA-Z])", part)) == 1:
+            found += [re.sub(r"\\[pm][mp](?![a-zA-Z])", sign, part).strip().removeprefix("+") for sign in "+-"]
+        else:
+            found.append(part)
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """Splits at commas and semicolons outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for place, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character in ",;" and depth == 0:
+            parts.append(text[start:place].strip())
+            start = place + 1
+    return [part for part in (*parts, text[start:].strip()) if part]
+
+
+def _closing(text: str) -> int:
+    """Returns the place of the bracket that closes the first one, of whichever kind, or -1."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0:
+            return place
+    return -1
+
+
+def _too_large(text: str) -> bool:
+    """Whether an answer has powers or factorials that would take a computer algebra system very long."""
+    towers = re.findall(r"\^[\s{(]*-?(\d+)[\s)}]*\^[\s{(]*(\d+)(?=[\s)}]*(\^)?)", text)
+    if any(more or len(low) > 2 or len(high) > 2 or int(low) ** int(high) > _LARGEST_EXPONENT for low, high, more in towers):
+        return True
+    exponents = [int(power) for power in re.findall(r"\^[\s{(]*-?(\d+)", text)]
+    sums = [int(power) for power in re.findall(r"[a-zA-Z][^()]*[)\]}]\s*\^[\s{(]*-?(\d+)", text)]
+    factorials = [int(of) for of in re.findall(r"(\d+)[\s)}]*!", text)]
+    return (
+        max(exponents, default=0) > _LARGEST_EXPONENT
+        or max(sums, default=0) > _LARGEST_POWER_OF_SUM
+        or max(factorials, default=0) > _LARGEST_FACTORIAL
+        or re.search(r"![\s)}]*!|\)\s*!", text) is not None
+    )
+
+
+def _verify(truth: str, said: str) -> bool:
+    """Whether math-verify finds two expressions equal, and their values are."""
+    import math_verify
+
+    gold, parsed = _parse(truth), _parse(said)
+    if not gold or not parsed:
+        return False
+    # math-verify's own limits are off: whoever runs this bounds its time, and counts what was out of time.
+    return bool(math_verify.verify(gold, parsed, timeout_seconds=None)) and _close(gold[0], parsed[0])
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether two expressions have the same value at a point, relative to its size; True for relations and matrices."""
+    from sympy import Expr, Float, MatrixBase, Rational
+
+    if isinstance(one, MatrixBase) and isinstance(other, MatrixBase):
+        return all(map(_close, one.flat(), other.flat()))
+    if not (isinstance(one, Expr) and isinstance(other, Expr)):
+        return True
+    symbols = sorted(one.free_symbols | other.free_symbols, key=str)
+    point = {symbol: Rational(17 + 6 * place, 13) for place, symbol in enumerate(symbols)}
+    try:
+        left, right = (item.subs(point).evalf(30) for item in (one, other))
+        if not (left.is_number and right.is_number):
+            return True
+        tolerance = 1e-5 if one.has(Float) or other.has(Float) else 1e-12
+        return bool(abs(left - right) <= tolerance * max(abs(left), abs(right)))
+    except Exception:  # whatever has no value
+        return True
+
+
+def _vote(said: str) -> str:
+    """Returns an answer in a form that its spellings share."""
+    value = number(said)
+    if value is not None:
+        return str(value.value)
+    if is_words(said) or _too_large(said):
+        return said
+    try:
+        return str(next(iter(_parse(said)), said))
+    except Exception:  # such as more digits than Python writes
+        return said
+
+
+@functools.lru_cache(maxsize=64)
+def _parse(text: str) -> list[Any]:
+    import math_verify
+    from latex2sympy2_extended import NormalizationConfig
+
+    # units are ours: math-verify would strip "east" and "m" from "2m" alike; and of an answer that it cannot read it
+    # would take any part that it can
+    config = math_verify.LatexExtractionConfig(
+        try_extract_without_anchor=False,
+        normalization_config=NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True),
+    )
+    return math_verify.parse(f"\\boxed{{{text}}}", [config], fallback_mode="no_fallback", parsing_timeout=None)
