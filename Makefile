@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-peers test-trl test-verl test-openrlhf test-vllm test-site lint types docs serve-docs bench bench-peers snapshot clean help
+.PHONY: demo demo-words test test-deep test-kernels test-peers test-trl test-verl test-openrlhf test-vllm test-site lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,11 @@ test: .venv/installed  ## All tests, doctests included.
 
 test-deep: .venv/installed  ## The properties of clipo_ops with 10,000 examples each: hours.
 	HYPOTHESIS_PROFILE=deep OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/ops
+
+# Slower kernels that round differently, and sums over two threads: what passes here asserts no bits of one machine.
+test-kernels: .venv/installed  ## The numerical tests of clipo_ops with other kernels and two threads; two minutes.
+	ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 $(BIN)/python -m pytest \
+		--numprocesses 2 --dist worksteal tests/ops --ignore tests/ops/test_compile.py --ignore tests/ops/test_distributed.py
 
 # A peer's environment: every version is pinned, so nothing is resolved; only torch brings what it needs for itself.
 .venv-%/installed: environments/%.txt pyproject.toml

@@ -131,7 +131,7 @@ def opo_advantages(
         tensor([ 0.2500, -0.7500])
     """
     centered = group_moments(at_least_float32(rewards), groups).centered
-    known = rewards.isnan().logical_not()
+    known = rewards.isfinite()
     over_group = group_reducer(groups, len(rewards))
     weight = torch.where(known, lengths, 0).to(centered.dtype)
     total = over_group(weight, "sum")
@@ -176,7 +176,7 @@ def maxrl_advantages(
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
     centered, _, size = group_moments(values, groups)
-    known = torch.where(values.isnan(), 0, values)
+    known = torch.where(values.isfinite(), values, 0)
     mean = group_reducer(groups, len(values))(known, "sum") / size.clamp(min=1)
     positive = mean > 0
     return torch.where(positive, centered / (torch.where(positive, mean, 1) + eps), 0).to(rewards.dtype)
@@ -292,4 +292,4 @@ def remax_advantages(
         tensor([ 0., -1.])
     """
     difference = at_least_float32(rewards) - at_least_float32(greedy_rewards)
-    return torch.where(difference.isnan(), 0, difference).to(rewards.dtype)
+    return torch.where(difference.isfinite(), difference, 0).to(rewards.dtype)

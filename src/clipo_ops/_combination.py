@@ -46,7 +46,7 @@ def informative_groups(
         tensor([ True,  True, False, False])
     """
     values = rewards.float() if rewards.dtype == torch.bool else at_least_float32(rewards)
-    known = values.isnan().logical_not()
+    known = values.isfinite()
     over_group = group_reducer(groups, len(values))
     largest = over_group(torch.where(known, values, -torch.inf), "amax")
     smallest = -over_group(torch.where(known, -values, -torch.inf), "amax")
@@ -96,7 +96,7 @@ def combine_rewards(
     require(method in ("sum", "gdpo"), "method", "'sum' or 'gdpo'", method)
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
-    given = values.isnan().logical_not()
+    given = values.isfinite()
     if method == "gdpo":
         columns = [group_zscores(column, groups, eps) for column in values.unbind(1)]
     else:
@@ -145,7 +145,7 @@ def gdpo_advantages(
     """
     require(eps >= 0, "eps", "a number of at least 0", eps)
     scores = combine_rewards(at_least_float32(rewards), groups, weights=weights, method="gdpo", eps=eps)
-    known = scores.isnan().logical_not()
+    known = scores.isfinite()
     centered = torch.where(known, scores, 0)
     variance = centered.square().sum() / (known.sum() - 1).clamp(min=1)
     return standardized(centered, variance, eps).to(rewards.dtype)
@@ -232,7 +232,7 @@ def reward_inversions(
 
 def _best_wrong(values: Tensor, success: Tensor, groups: Groups) -> Tensor:
     """The largest reward of the wrong rollouts of each rollout's group; minus infinity without one."""
-    excluded = success | values.isnan()
+    excluded = success | values.isfinite().logical_not()
     return group_reducer(groups, len(values))(torch.where(excluded, -torch.inf, values), "amax")
 
 

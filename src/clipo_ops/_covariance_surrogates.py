@@ -62,7 +62,9 @@ def clip_cov_surrogate(
     loss, ratio, clipped = clipped_surrogate(log_ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high)
     covariance = _covariance(logprobs, advantages, mask)
     eligible = mask & clipped.logical_not() & (covariance > covariance_low) & (covariance < covariance_high)
-    draw = torch.rand_like(covariance, generator=generator)
+    draw = torch.rand_like(
+        covariance, memory_format=torch.contiguous_format, generator=generator
+    )  # by token, not by stride
     dropped = eligible & _largest(torch.where(eligible, draw, -1), _count(mask, fraction))
     return Surrogate(torch.where(dropped, 0, loss), ratio, clipped | dropped)
 
@@ -112,7 +114,7 @@ def kl_cov_surrogate(
     top = mask & _largest(_covariance(logprobs, advantages, mask), _count(mask, fraction))
     ratio = bounded_exp(d)
     penalty = torch.where(top, kl_weight * d.abs(), 0)
-    return surrogate(penalty - per_token(advantages, d) * ratio, ratio.detach(), log_ratio.dtype)
+    return surrogate(penalty - per_token(advantages, d) * ratio, ratio.detach(), advantages, log_ratio.dtype)
 
 
 def _covariance(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ def process_gap(
     """
     layout = as_layout(groups, len(success))
     laid_out = layout.gather(at_least_float32(rewards.detach()))
-    counts = layout.gather(success) & layout.valid & laid_out.isnan().logical_not()
+    counts = layout.gather(success) & layout.valid & laid_out.isfinite()
     right = layout.gather(process)
     pairs = (counts & right).unsqueeze(2) & (counts & right.logical_not()).unsqueeze(1)
     gap = laid_out.unsqueeze(2) - laid_out.unsqueeze(1)
@@ -207,7 +207,7 @@ def degenerate_fraction(rewards: Float[Tensor, " rollouts"], groups: Groups) -> 
     """
     layout = as_layout(groups, len(rewards))
     laid_out = layout.gather(at_least_float32(rewards.detach()))
-    known = layout.valid & laid_out.isnan().logical_not()
+    known = layout.valid & laid_out.isfinite()
     largest = torch.where(known, laid_out, -torch.inf).amax(1)
     constant = torch.where(known, laid_out, torch.inf).amin(1) >= largest
     return constant.to(laid_out.dtype).mean().to(rewards.dtype)

@@ -55,16 +55,12 @@ class GroupLayout(NamedTuple):
 
         Args:
             group_ids: Any integers; rollouts with the same one form a group.
-
-        Raises:
-            ValueError: There is no rollout.
         """
-        require(group_ids.shape[0] > 0, "group_ids", "at least one rollout", group_ids.shape[0])
         order, starts_here = _sorted_groups(group_ids)
         rollouts = torch.arange(len(order), device=order.device)
         starts = rollouts[starts_here]
         sizes = torch.diff(starts, append=starts.new_tensor([len(order)]))
-        slots = int(sizes.max())
+        slots = int(sizes.max()) if len(sizes) else 1
         slot = torch.arange(slots, device=order.device)
         valid = slot < sizes[:, None]
         members = order[torch.where(valid, starts[:, None] + slot, starts[:, None])]
@@ -86,10 +82,10 @@ class GroupLayout(NamedTuple):
             device: Where the rollouts' tensors are.
 
         Raises:
-            ValueError: `size` is below 1 or does not divide `rollouts`, or there is no rollout.
+            ValueError: `size` is below 1 or does not divide `rollouts`, or `rollouts` is below 0.
         """
         require(size >= 1, "size", "at least 1", size)
-        require(rollouts >= 1, "rollouts", "at least 1", rollouts)
+        require(rollouts >= 0, "rollouts", "at least 0", rollouts)
         require(rollouts % size == 0, "rollouts", f"a multiple of the group size {size}", rollouts)
         position = torch.arange(rollouts, device=device)
         valid = torch.ones(rollouts // size, size, dtype=torch.bool, device=device)
@@ -150,7 +146,7 @@ def group_moments(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Moment
         layout = as_layout(groups, len(values))
         return Moments(*(layout.scatter(column.expand_as(layout.valid)) for column in _row_moments(values, layout)))
     number = group_numbers(groups)
-    known = values.isnan().logical_not()
+    known = values.isfinite()
     return _moments(values, known, lambda column, reduce: _over_segment(column, number, reduce))
 
 
@@ -192,7 +188,7 @@ def _zscores(moments: Moments, eps: float) -> Tensor:
 def _row_moments(values: Tensor, layout: GroupLayout) -> Moments:
     """Those of the slots of each group; what all of a group share has one column."""
     rows = layout.gather(values)
-    known = rows.isnan().logical_not()
+    known = rows.isfinite()
     return _moments(rows, known if layout.ordered else known & layout.valid, _over_row)
 
 
@@ -216,8 +212,9 @@ def _over_segment(values: Tensor, number: Tensor, reduce: str) -> Tensor:
 def _sorted_groups(group_ids: Tensor) -> tuple[Tensor, Tensor]:
     """The rollouts in order of their ids, and which of them begin a group."""
     ids, order = torch.sort(group_ids, stable=True)
-    first = torch.ones_like(ids.narrow(0, 0, 1), dtype=torch.bool)
-    return order, torch.cat([first, ids.diff() != 0])
+    starts_here = torch.ones_like(ids, dtype=torch.bool)
+    starts_here[1:] = ids[1:] != ids[:-1]
+    return order, starts_here
 
 
 class _Gather(torch.autograd.Function):

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import hardtanh
 
 from clipo_ops._masking import sequence_mean
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, log_difference, require, shaped
 
 EXP_LIMIT = 80.0  # exp(80) is finite in float32, with room for an advantage
 
@@ -26,7 +26,7 @@ def log_ratio(
     Args:
         logprobs: Log-probabilities of the response tokens under the policy.
         old_logprobs: The same under the policy that they were sampled or scored by. NaN where they are not known: the
-            log-ratio is then exactly 0, with the gradient of `logprobs`.
+            log-ratio is then exactly 0, with the gradient of `logprobs`. -inf in both gives 0 without a gradient.
         mask: True where a token counts. What stands elsewhere may be anything, NaN included.
         limit: Largest magnitude, above 0, in nats. From there on the gradient is 0.
 
@@ -46,10 +46,9 @@ def log_ratio(
         tensor([[ 0.5000, 20.0000,  0.0000]])
     """
     require(limit > 0, "limit", "a number above 0", limit)
-    new, old = at_least_float32(logprobs), at_least_float32(old_logprobs)
-    old = torch.where(old != old, new.detach(), old)  # NaN: Inductor makes a loop of `isnan` on a CPU
+    old = torch.where(old_logprobs != old_logprobs, logprobs.detach(), old_logprobs)  # NaN: Inductor loops on `isnan`
     # A difference's gradient is no product, so one mask after it will do; hardtanh is a clamp with a faster backward.
-    return hardtanh(torch.where(mask, new - old, 0), -limit, limit)
+    return hardtanh(torch.where(mask, log_difference(logprobs, old), 0), -limit, limit)
 
 
 @shaped

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, log_difference, require, rounded, shaped
 
 if TYPE_CHECKING:
     KLEstimator = Literal["k1", "k2", "k3", "k3+"]
@@ -93,7 +93,7 @@ def kl_estimate(
 ) -> Float[Tensor, "rollouts tokens"]:
     r"""A one-sample estimate per token of KL(policy, reference), for tokens sampled from the policy.
 
-    With $d = \log \pi - \log \pi_\text{ref}$, clamped to +-20 nats:
+    With $d = \log \pi - \log \pi_\text{ref}$, clamped to +-20 nats, and 0 where both are -inf:
 
     | estimator | value | remarks |
     |---|---|---|
@@ -122,8 +122,7 @@ def kl_estimate(
         tensor([[0.1065]])
     """
     require(estimator in ("k1", "k2", "k3", "k3+"), "estimator", "'k1', 'k2', 'k3' or 'k3+'", estimator)
-    difference = at_least_float32(logprobs) - at_least_float32(ref_logprobs)
-    difference = difference.clamp(-_LIMIT, _LIMIT)
+    difference = log_difference(logprobs, ref_logprobs).clamp(-_LIMIT, _LIMIT)
     square = difference.square() / 2
     if estimator == "k1":
         result = difference
@@ -133,4 +132,4 @@ def kl_estimate(
         result = torch.expm1(-difference) + difference
     if estimator == "k3+":
         result = result.detach() + (square - square.detach())
-    return result.to(logprobs.dtype)
+    return rounded(result, logprobs.dtype)

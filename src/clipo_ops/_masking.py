@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 if TYPE_CHECKING:
     AggregationMode = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
@@ -73,7 +73,7 @@ def aggregate(
     if isinstance(denominator, Tensor):  # 0 if the whole batch has no valid token
         denominator = torch.where(denominator > 0, denominator, 1)
     per_rollout = sequence_mean(values, mask) if mode == "seq-mean-token-mean" else sequence_sum(values, mask)
-    return (per_rollout.sum() / denominator).to(values.dtype)
+    return rounded(per_rollout.sum() / denominator, values.dtype)
 
 
 @shaped

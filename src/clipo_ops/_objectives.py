@@ -72,7 +72,7 @@ def infonce(
         tensor([0.1269])
     """
     place = positives.cumsum(-1, dtype=torch.int32)
-    count = place.narrow(-1, place.shape[-1] - 1, 1)
+    count = positives.sum(-1, keepdim=True, dtype=torch.int32)
     draw = torch.rand_like(count, dtype=torch.float32, generator=generator)
     drawn = torch.searchsorted(place, (draw * count).int() + 1)  # draw * count < count, also when rounded
     chosen = at_least_float32(logits).gather(-1, drawn).squeeze(-1)

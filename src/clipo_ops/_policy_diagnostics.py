@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._typing import at_least_float32, shaped
+from clipo_ops._typing import at_least_float32, rounded, shaped
 
 _LIMIT = 20.0  # nats; keeps the exponential of k3 finite
 
@@ -71,7 +71,7 @@ def approximate_kl(
         tensor(0.0744)
     """
     ratio = at_least_float32(log_ratio.detach()).clamp(-_LIMIT, _LIMIT)
-    return mean_or_nan(torch.expm1(ratio) - ratio, mask).to(log_ratio.dtype)
+    return rounded(mean_or_nan(torch.expm1(ratio) - ratio, mask), log_ratio.dtype)
 
 
 @shaped

@@ -93,7 +93,7 @@ def reinforce_plus_plus_baseline_advantages(
     """
     require(eps >= 0, "eps", "a number of at least 0", eps)
     centered = group_moments(at_least_float32(rewards), groups).centered
-    mask = mask & rewards.isnan().logical_not().unsqueeze(1)
+    mask = mask & rewards.isfinite().unsqueeze(1)
     return whiten(centered.unsqueeze(1).expand_as(mask), mask, eps=eps).to(rewards.dtype)
 
 
@@ -161,7 +161,7 @@ def gae_advantages(
 
 def _scored(token_rewards: Tensor, mask: Tensor) -> Tensor:
     """Whether a rollout has no NaN at a valid token, as a column."""
-    return (token_rewards.isnan() & mask).any(1, keepdim=True).logical_not()
+    return (token_rewards.isfinite() | mask.logical_not()).all(1, keepdim=True)
 
 
 def _sums_from_here(values: Tensor, mask: Tensor, factor: float) -> Tensor:

@@ -58,7 +58,7 @@ def geometric_mean_surrogate(
     counted = with_slope(d, torch.where(mask, bounded, 0), torch.where(mask, 1 - bound, 0))
     ratio = (counted.sum(1, keepdim=True) / sequence_lengths(mask).clamp(min=1).unsqueeze(1)).exp()
     loss = (-advantage * ratio).expand_as(d)
-    return surrogate(loss, ratio.detach().expand_as(d), log_ratio.dtype, clipped=bound.bool())
+    return surrogate(loss, ratio.detach().expand_as(d), advantages, log_ratio.dtype, clipped=bound.bool())
 
 
 @shaped
@@ -117,4 +117,4 @@ def vespo_surrogate(
     lam = torch.full_like(advantage, lambda_positive).masked_fill(negative, lambda_negative)
     weight = (lam * (1 - w) + k * log_w).clamp(max=EXP_LIMIT).exp()
     loss = weight * -advantage * at_least_float32(logprobs)
-    return surrogate(loss, w.expand_as(loss), log_ratio.dtype)
+    return surrogate(loss, w.expand_as(loss), advantages, log_ratio.dtype)

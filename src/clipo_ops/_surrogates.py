@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import hardtanh
 
 from clipo_ops._importance import EXP_LIMIT
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._typing import at_least_float32, require, rounded, shaped
 
 
 class Surrogate(NamedTuple):
@@ -88,7 +88,7 @@ def clipped_surrogate(
     clipped = bounded != d.detach()
     loss = bounded.exp_().mul_(-advantage)
     loss = with_slope(d, loss, loss.masked_fill(clipped, 0))
-    return surrogate(loss, bounded_exp(d.detach()), log_ratio.dtype, clipped=clipped)
+    return surrogate(loss, bounded_exp(d.detach()), advantages, log_ratio.dtype, clipped=clipped)
 
 
 @shaped
@@ -135,22 +135,32 @@ def sapo_surrogate(
     gate = (scaled - tau).sigmoid_()
     loss = gate * (advantage * -4 / tau)
     slope = torch.addcmul(loss, loss, gate, value=-1).mul_(scaled)
-    return surrogate(with_slope(d, loss, slope), ratio, log_ratio.dtype)
+    return surrogate(with_slope(d, loss, slope), ratio, advantages, log_ratio.dtype)
 
 
 # --- what surrogates share. They write over their own temporaries only: a fresh buffer costs as much as the arithmetic.
 
 
-def surrogate(loss: Tensor, ratio: Tensor, dtype: torch.dtype, *, clipped: Tensor | None = None) -> Surrogate:
-    """Rounds to the dtype of the result; nothing is clipped unless it says so."""
+def surrogate(
+    loss: Tensor, ratio: Tensor, advantages: Tensor, dtype: torch.dtype, *, clipped: Tensor | None = None
+) -> Surrogate:
+    """Rounds to the dtype of the result; nothing is clipped unless it says so.
+
+    An advantage that is not finite shows in the value, and only there: see `per_token`.
+    """
+    advantage = advantages.detach().to(loss.dtype)
+    loss = loss + 0 * (advantage.unsqueeze(1) if advantage.ndim == 1 else advantage)
     if clipped is None:
         clipped = torch.zeros_like(loss, dtype=torch.bool)
-    return Surrogate(loss.to(dtype), ratio.to(dtype), clipped)
+    return Surrogate(rounded(loss, dtype), rounded(ratio, dtype), clipped)
 
 
 def per_token(advantages: Tensor, like: Tensor) -> Tensor:
-    """Advantages as constants, one per token or one column for all of them."""
-    constant = advantages.detach().to(like.dtype)
+    """Advantages as constants, one per token or one column for all of them; 0 where they are not finite.
+
+    Under a mask a loss has gradient 0, but 0 times NaN is NaN: no derivative may be multiplied by what stands there.
+    """
+    constant = advantages.detach().to(like.dtype).nan_to_num(0, 0, 0)
     return constant.unsqueeze(1) if constant.ndim == 1 else constant
 
 

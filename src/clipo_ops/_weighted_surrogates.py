@@ -39,7 +39,7 @@ def policy_gradient_surrogate(
         tensor([[2., 6.]])
     """
     values = at_least_float32(logprobs)
-    return surrogate(-per_token(advantages, values) * values, torch.ones_like(values), logprobs.dtype)
+    return surrogate(-per_token(advantages, values) * values, torch.ones_like(values), advantages, logprobs.dtype)
 
 
 @shaped
@@ -87,7 +87,7 @@ def cispo_surrogate(
     if ratio_low > 0:
         clipped = clipped.logical_or_(ratio < ratio_low)
     loss = weight.mul_(-per_token(advantages, ratio)) * at_least_float32(logprobs)
-    return surrogate(loss, ratio, log_ratio.dtype, clipped=clipped)
+    return surrogate(loss, ratio, advantages, log_ratio.dtype, clipped=clipped)
 
 
 @shaped
@@ -147,7 +147,7 @@ def dppo_surrogate(
     dropped = (advantage * d > 0) & (distance > threshold)
     ratio = bounded_exp(d)
     loss = torch.where(dropped, 0, ratio.clamp(max=ratio_high)) * -advantage * new
-    return surrogate(loss, ratio, log_ratio.dtype, clipped=dropped)
+    return surrogate(loss, ratio, advantages, log_ratio.dtype, clipped=dropped)
 
 
 def _binary_divergence(old: Tensor, new: Tensor, divergence: str) -> Tensor:

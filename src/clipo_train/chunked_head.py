@@ -44,7 +44,7 @@ class ChunkedHead(nn.Linear):
         kind = input.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
         scores = linear_token_logprobs(
-            input[:, :-1].to(dtype),
+            input[:, -token_ids.shape[1] - 1 : -1].to(dtype),
             self.weight.to(dtype),
             token_ids,
             bias=None if self.bias is None else self.bias.to(dtype),

@@ -24,7 +24,7 @@ from clipo_train.lora import add_lora, save_adapters, save_policy, without_lora
 from clipo_train.metrics import Stopwatch
 from clipo_train.objective import Credit, policy_loss
 from clipo_train.parallel import gather_shares, micro_batches, own_share, require_finite, settle_launch
-from clipo_train.policy import load_policy, score_tokens
+from clipo_train.policy import check_forward, hidden_size, load_policy, score_tokens
 from clipo_train.rollout import Generation
 
 
@@ -74,6 +74,8 @@ class Learner:
         if config.model.lora is not None:
             add_lora(self.policy, config.model.lora, seed=config.seed)
         self.policy.to(accelerator.device)
+        check_forward(self.policy)
+        self.hidden_size = hidden_size(self.policy)
         self.reference = None
         if config.loss.kl_weight and config.model.lora is None:
             self.reference = copy.deepcopy(self.policy).eval().requires_grad_(False)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from clipo_train.config import LoraConfig
 from clipo_train.errors import ConfigError
@@ -30,15 +31,17 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> None:
         seed: Of A; the global random state is left as it is.
 
     Raises:
-        ConfigError: The model has no linear layers of these names, but for its head.
+        ConfigError: The model has no linear layers of these names besides its head, or layers of two kinds.
     """
     import peft
 
+    layers = _linear_layers(model, config.target_modules)
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=_linear_layers(model, config.target_modules),
+        target_modules=layers,
+        fan_in_fan_out=isinstance(model.get_submodule(layers[0]), Conv1D),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
@@ -52,9 +55,19 @@ def add_lora(model: PreTrainedModel, config: LoraConfig, *, seed: int) -> None:
 def _linear_layers(model: PreTrainedModel, wanted: Sequence[str] | None) -> list[str]:
     """Their whole names, given what these end with."""
     head = model.get_output_embeddings()
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
+    kinds = {
+        name: type(module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    }
+    linear = list(kinds)
+    if not linear:
+        raise ConfigError(
+            f"model.lora: expected a model with linear layers besides its head, got {type(model).__name__}"
+        )
     if wanted is None:
-        return linear
+        most = max(kinds.values(), key=list(kinds.values()).count)
+        return [name for name, kind in kinds.items() if issubclass(kind, Conv1D) == issubclass(most, Conv1D)]
     found = {end: [name for name in linear if f".{name}".endswith(f".{end}")] for end in wanted}
     for end, names in found.items():
         if not names:
@@ -64,7 +77,10 @@ def _linear_layers(model: PreTrainedModel, wanted: Sequence[str] | None) -> list
                 f"than its head, such "
                 f"as {known}, got {end!r}"
             )
-    return sorted({name for names in found.values() for name in names})
+    chosen = sorted({name for names in found.values() for name in names})
+    if len({issubclass(kinds[name], Conv1D) for name in chosen}) > 1:
+        raise ConfigError("model.lora.target_modules: expected nn.Linear or Conv1D layers, got both")
+    return chosen
 
 
 def without_lora(model: PreTrainedModel) -> AbstractContextManager[None]:
@@ -88,7 +104,8 @@ def merged_weights(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> Ite
         if inside and kind == "weight":
             a, b = (weights[f"{layer}.{part}.{_NAME}.weight"].float() for part in ("lora_A", "lora_B"))
             scale = configs[_NAME].lora_alpha / configs[_NAME].r
-            yield f"{layer}.weight", (weight.float() + scale * (b @ a)).to(weight.dtype)
+            change = (b @ a).T if configs[_NAME].fan_in_fan_out else b @ a
+            yield f"{layer}.weight", (weight.float() + scale * change).to(weight.dtype)
         elif inside:
             yield f"{layer}.{kind}", weight
         elif ".lora_" not in name:

@@ -17,7 +17,8 @@ from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
 from clipo_train.dropout import remove_dropout
 from clipo_train.errors import ConfigError
-from clipo_train.rollout import Generation, positions
+from clipo_train.rollout import Generation, known_arguments, positions
+from clipo_train.special_tokens import embedding_count, special_tokens
 from clipo_train.testbed import warm_start
 from clipo_train.types import Example
 
@@ -33,7 +34,7 @@ def load_policy(
         progress: Called with (steps done, steps in all) during that warm start.
 
     Raises:
-        ConfigError: There is no such model, its tokenizer has no end-of-sequence token, or its head cannot be chunked.
+        ConfigError: There is no such model, it has no end-of-sequence token, or its head cannot be chunked.
     """
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -42,12 +43,8 @@ def load_policy(
         model, tokenizer = warm_start.warm_start(seed, same_slip=same_slip, progress=progress)
     else:
         model, tokenizer = _load_pretrained(_resolve(config.path), config)
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(
-            f"model.path: expected a tokenizer with an end-of-sequence token, got none in {config.path!r}"
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:  # for those who load what the run saves
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special_tokens(model, tokenizer).ends[0])
     require_finite_weights(dict(model.named_parameters()), "model.path", config.path)
     if not config.dropout:
         remove_dropout(model)
@@ -122,20 +119,74 @@ def forward(
     """One forward over prompt and response.
 
     Returns:
-        The logits that predict the response's tokens, and the last layer's hidden states AT those tokens, after the
-        final norm.
+        The logits that predict the response's tokens (or what a `ChunkedHead` gives in their place), and the hidden states at those tokens from which the model's head
+        makes its logits: the last layer's, after the final norm.
     """
     attention_mask = generation.attention_mask.long()
     width = generation.response_mask.shape[1]
-    with _last_hidden(model) as captured:
-        output = model(
-            input_ids=generation.tokens,
-            attention_mask=attention_mask,
-            position_ids=positions(attention_mask),
-            use_cache=False,
-            logits_to_keep=width + 1,
+    arguments = known_arguments(model, position_ids=positions(attention_mask), logits_to_keep=width + 1)
+    with _head_inputs(model) as captured:
+        output = model(input_ids=generation.tokens, attention_mask=attention_mask, use_cache=False, **arguments)
+    logits = output.logits if output.logits.shape[1] == width else output.logits[:, -width - 1 : -1]
+    return logits, captured[-1][:, -width:]
+
+
+@torch.no_grad()
+def check_forward(model: PreTrainedModel) -> None:
+    """Refuses a model that `forward` does not fit, or to which padding on the left is not as good as absent.
+
+    Raises:
+        ConfigError: It is such a model.
+    """
+    name = type(model).__name__
+    if not isinstance(model.get_output_embeddings(), nn.Module):
+        raise ConfigError(f"model.path: expected a model with a language model head, got {name}")
+    known = embedding_count(model)
+    prompts, response = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])], [4, 2, 3]
+    model.eval()
+    try:
+        alone = [score_tokens(model, _generation([prompt], response, model), temperature=1.0) for prompt in prompts]
+        padded = score_tokens(model, _generation(prompts, response, model), temperature=1.0)
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        raise ConfigError(f"model.path: expected a model that scores padded rows, got {name}: {reason}") from error
+    hidden = padded.hidden.shape
+    if hidden != (2, 3, hidden_size(model)):
+        raise ConfigError(
+            f"model.path: expected hidden states (2, 3, {hidden_size(model)}), got {tuple(hidden)} of {name}"
         )
-    return output.logits[:, :width], captured[0][:, -width:]
+    logprobs = torch.cat([scores.logprobs for scores in alone])
+    gap = float((padded.logprobs - logprobs).abs().mean())
+    if not gap <= tolerance(model):
+        raise ConfigError(
+            f"model.path: expected a model that padding on the left changes nothing to, got {name}, whose "
+            f"log-probabilities it changes by {gap:.2g}"
+        )
+
+
+def tolerance(model: PreTrainedModel) -> float:
+    """By how many nats, in the mean, log-probabilities of a model may differ for rounding alone."""
+    return 1e-3 if model.dtype == torch.float32 and not torch.is_autocast_enabled(model.device.type) else 0.1
+
+
+def _generation(prompts: Sequence[list[int]], response: list[int], model: PreTrainedModel) -> Generation:
+    """The same response to each prompt, padded on the left."""
+    width = max(map(len, prompts))
+    tokens = [[0] * (width - len(prompt)) + prompt + response for prompt in prompts]
+    real = [[False] * (width - len(prompt)) + [True] * (len(prompt) + len(response)) for prompt in prompts]
+    ones = [[True] * len(response)] * len(prompts)
+    return Generation(
+        torch.tensor(tokens, device=model.device),
+        torch.tensor(real, device=model.device),
+        torch.tensor(ones, device=model.device),
+        [""] * len(prompts),
+        torch.ones(len(prompts), dtype=torch.bool, device=model.device),
+    )
+
+
+def hidden_size(model: nn.Module) -> int:
+    """Size of the hidden states that `forward` gives."""
+    return int(_unwrapped(model).get_output_embeddings().weight.shape[-1])
 
 
 class TokenScores(NamedTuple):
@@ -175,11 +226,11 @@ def _unwrapped(model: nn.Module) -> Any:
 
 
 @contextmanager
-def _last_hidden(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the backbone's last hidden states of each forward in the block."""
-    backbone: nn.Module = _unwrapped(model).base_model
+def _head_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what the language model's head is given in the block."""
+    head: nn.Module = _unwrapped(model).get_output_embeddings()
     captured: list[Tensor] = []
-    handle = backbone.register_forward_hook(lambda _module, _inputs, output: captured.append(output[0]))
+    handle = head.register_forward_pre_hook(lambda _module, inputs: captured.append(inputs[0]))
     try:
         yield captured
     finally:
@@ -215,8 +266,6 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
         raise ConfigError(
             f"model.path: expected a tokenizer with words, got none in {config.path!r}: a file is missing"
         )
-    if model.generation_config.eos_token_id is None:
-        model.generation_config.eos_token_id = tokenizer.eos_token_id
     if config.gguf_file is not None:
         _forget_quantization(model)
     return model, tokenizer

@@ -32,6 +32,7 @@ from clipo_train.report import write_report
 from clipo_train.rollout import Generation, Rollouts
 from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
+from clipo_train.special_tokens import describe_ends
 
 
 class Trainer:
@@ -193,8 +194,9 @@ class Trainer:
         self.progress.remove_task(task)
         self.head = None
         if config.clipo.enabled:
-            hidden = self.learner.policy.config.get_text_config().hidden_size
-            self.head = ClipoHead(hidden, config.clipo, seed=config.seed, device=self.accelerator.device)
+            self.head = ClipoHead(
+                self.learner.hidden_size, config.clipo, seed=config.seed, device=self.accelerator.device
+            )
 
     def _load_data(self) -> list[EncodedExample]:
         data = self.config.data
@@ -216,6 +218,8 @@ class Trainer:
         sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         self.engine = load_engine(self.config, self.learner.policy, self.learner.tokenizer, prompts, in_step=sharded)
         self.syncs = 0
+        if not self.progress.disable:
+            self.progress.console.print(describe_ends(self.learner.policy, self.learner.tokenizer), markup=False)
 
     def _open_run_dir(self) -> dict[str, float] | None:
         """Creates the run's folder, or continues in it.

@@ -128,9 +128,9 @@ def test_gdpo_tells_apart_what_a_sum_does_not() -> None:
     ids = torch.tensor([0, 0, 1, 1])
     rewards = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
     summed = grpo_advantages(combine_rewards(rewards, ids), ids, eps=0)
-    assert summed[1] == summed[3]
+    assert_same(summed[1], summed[3], rtol=1e-6)
     apart = gdpo_advantages(rewards, ids)
-    assert apart[3] == 2 * apart[1]
+    assert_same(apart[3], 2 * apart[1], rtol=1e-6)
 
 
 @every_method
@@ -179,6 +179,20 @@ def test_guarding_and_its_measure_agree_with_the_oracles(batch: Judged, margin: 
         assert torch.equal(
             reward_inversions(rewards, success, groups), oracles.reward_inversions(rewards, success, ids)
         )
+
+
+@given(judged(), st.sampled_from([torch.inf, -torch.inf]))
+def test_an_infinite_reward_is_an_unknown_one(batch: Judged, infinite: float) -> None:
+    rewards, success, ids = batch
+    spoilt = rewards.masked_fill(rewards.isnan(), infinite)
+    for scale in ("group", "batch", "none"):
+        expected = grpo_advantages(rewards, ids, scale=scale)
+        assert_same(grpo_advantages(spoilt, ids, scale=scale), expected)
+    for method in METHODS:
+        columns, infinities = torch.stack([rewards, rewards], 1), torch.stack([spoilt, rewards], 1)
+        assert_same(combine_rewards(infinities, ids, method=method), combine_rewards(columns, ids, method=method))
+    assert torch.equal(informative_groups(spoilt, ids), informative_groups(rewards, ids))
+    assert torch.equal(reward_inversions(spoilt, success, ids), reward_inversions(rewards, success, ids))
 
 
 @given(judged(), st.sampled_from(HALF))

@@ -23,7 +23,7 @@ from clipo_ops import (
 )
 
 from . import oracles
-from .helpers import ALL_FLOATS, HALF, assert_rounded, assert_same, gradients
+from .helpers import ALL_FLOATS, HALF, assert_equal, assert_rounded, assert_same, gradients
 from .strategies import SEEDS, graded_groups, group_ids, noise
 
 Graded = tuple[Tensor, Tensor]
@@ -63,6 +63,18 @@ def test_half_precision_is_rounded_once(
 ) -> None:
     rewards, ids = (graded[0] / 16).to(dtype), graded[1]
     assert_rounded(estimate(rewards, ids), oracle(rewards, ids), dtype, slack=1e-4)
+
+
+@every_estimator
+@given(graded_groups(), SEEDS, st.sampled_from([torch.inf, -torch.inf]))
+def test_an_infinite_reward_is_an_unknown_one(
+    estimate: Estimator, oracle: Estimator, graded: Graded, seed: int, infinite: float
+) -> None:
+    rewards, ids = graded
+    unknown = noise(seed, len(ids)) < -0.5
+    for groups in (ids, GroupLayout.from_ids(ids)):
+        actual = estimate(rewards.masked_fill(unknown, infinite), groups)
+        assert_equal(actual, estimate(rewards.masked_fill(unknown, torch.nan), groups))
 
 
 @every_estimator

@@ -12,7 +12,7 @@ import clipo_ops._linear_tiles as tiled
 from clipo_ops import linear_token_logprobs, token_entropy, token_logprobs
 
 from . import oracles
-from .helpers import HALF, assert_same, gradients
+from .helpers import HALF, assert_equal, assert_nearly_equal, assert_same, gradients
 from .strategies import SEEDS, TEMPERATURES, noise
 
 CHUNKS = st.sampled_from([1, 3, 5, 4096])
@@ -135,7 +135,7 @@ def test_gradients_in_half_precision_are_near_those_of_float64(dtype: torch.dtyp
 def test_a_weight_of_higher_precision_is_used_as_it_is() -> None:
     head = Head(0, dtype=torch.float32)
     low = head.hidden.bfloat16()
-    assert_same(head(low, head.weight, head.bias), head(low.float(), head.weight, head.bias), rtol=0, atol=0)
+    assert_nearly_equal(head(low, head.weight, head.bias), head(low.float(), head.weight, head.bias))
 
 
 def test_autocast_changes_no_gradient() -> None:
@@ -143,7 +143,7 @@ def test_autocast_changes_no_gradient() -> None:
     expected = gradients(head, *head.inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = gradients(head, *head.inputs)
-    assert_same(actual, expected, rtol=0, atol=0)
+    assert_nearly_equal(actual, expected)
 
 
 def test_padding_that_is_no_token_has_log_probability_nan_and_can_be_masked() -> None:
@@ -200,4 +200,4 @@ def test_logits_are_kept_only_for_a_gradient_and_survive_it() -> None:
     leaf = head.hidden.clone().requires_grad_()
     value = head(leaf, head.weight, head.bias, chunk_size=2, keep_logits=1.0).sum()
     first, again = (torch.autograd.grad(value, leaf, retain_graph=True) for _ in range(2))
-    assert_same(first, again, rtol=0, atol=0)
+    assert_equal(first, again)

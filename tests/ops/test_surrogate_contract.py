@@ -3,12 +3,13 @@
 import pytest
 import torch
 from hypothesis import assume, given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from clipo_ops import log_ratio
 
 from . import oracles
-from .helpers import HALF, assert_rounded, assert_same, gradients
+from .helpers import HALF, assert_equal, assert_rounded, assert_same, gradients
 from .strategies import Tokens, noise, tokens
 from .surrogates import NAMES, PER_TOKEN, call, cast, oracle, ratios, reduced
 
@@ -84,7 +85,33 @@ def test_what_is_under_the_mask_changes_neither_value_nor_gradient(name: str, ba
 
         return gradients(loss, tokens.logprobs)
 
-    assert_same(clean(dirty), clean(batch), rtol=0, atol=0)
+    assert_equal(clean(dirty), clean(batch))
+
+
+@pytest.mark.parametrize("name", PER_TOKEN)
+@given(tokens(), st.sampled_from([torch.nan, torch.inf, -torch.inf]))
+def test_advantages_under_the_mask_change_neither_value_nor_gradient(name: str, batch: Tokens, rubbish: float) -> None:
+    clean = batch._replace(advantages=batch.advantages.unsqueeze(1).repeat(1, batch.mask.shape[1]))
+    dirty = clean._replace(advantages=torch.where(batch.mask, clean.advantages, rubbish))
+    assert_equal(reduced(name, dirty), reduced(name, clean))
+
+
+@every_surrogate
+def test_an_advantage_that_is_not_finite_shows_in_the_loss_and_spoils_no_other_gradient(name: str) -> None:
+    batch = Tokens(noise(0, 2, 3), noise(1, 2, 3), torch.tensor([torch.nan, 1.0]).double(), torch.ones(2, 3).bool())
+    value, grad = reduced(name, batch)
+    assert value.isnan()
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@every_surrogate
+@given(tokens())
+def test_half_precision_is_finite_where_float32_is(name: str, dtype: torch.dtype, batch: Tokens) -> None:
+    half = cast(batch, dtype)
+    result = call(name, half, ratios(batch).clamp(-80, 80).to(dtype))
+    assert result.loss.isfinite().all()
+    assert result.ratio.isfinite().all()
 
 
 @pytest.mark.parametrize("name", PER_TOKEN)

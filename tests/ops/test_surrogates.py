@@ -75,7 +75,7 @@ def test_at_ratio_one_the_gradient_is_that_of_minus_advantage_times_log_probabil
         lambda x: torch.where(batch.mask, -batch.advantages.unsqueeze(1) * x, 0),
         batch.logprobs,
     )
-    assert torch.equal(grad, expected)
+    assert_same(grad, expected)
 
 
 @given(tokens(), BOUNDS)

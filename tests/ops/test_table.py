@@ -12,7 +12,7 @@ import clipo_ops
 from clipo_ops import GroupLayout
 
 from . import oracles
-from .helpers import ALL_FLOATS
+from .helpers import ALL_FLOATS, assert_equal, assert_nearly_equal
 from .table import CASES, EAGER_CASES, PUBLIC, Case
 
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
@@ -25,10 +25,6 @@ every_case = pytest.mark.parametrize("case", EAGER_CASES, ids=str)
 
 def floats(result: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def assert_equal(actual: Any, expected: Any) -> None:
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_the_table_covers_every_public_function() -> None:
@@ -67,7 +63,7 @@ def test_autocast_changes_nothing(case: Case) -> None:
     inputs = case.inputs()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = case(inputs)
-    assert_equal(actual, case(inputs))
+    assert_nearly_equal(actual, case(inputs))
 
 
 @every_case
@@ -83,7 +79,7 @@ def test_strides_change_nothing(case: Case) -> None:
         return torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
 
     inputs = case.inputs()
-    assert_equal(case(tree_map_only(Tensor, strided, inputs)), case(inputs))
+    assert_nearly_equal(case(tree_map_only(Tensor, strided, inputs)), case(inputs))
 
 
 @every_case
@@ -137,7 +133,15 @@ def test_no_function_but_the_sampling_one_draws_random_numbers(case: Case) -> No
 def test_works_in_inference_mode(case: Case) -> None:
     with torch.inference_mode():
         actual = case(case.inputs())
-    assert_equal(actual, case(case.inputs()))
+    assert_nearly_equal(actual, case(case.inputs()))
+
+
+@pytest.mark.parametrize("case", [case for case in EAGER_CASES if "groups" in case.arguments], ids=str)
+def test_no_rollouts_are_as_good_by_their_ids_as_by_a_layout(case: Case) -> None:
+    inputs = {name: value[:0] for name, value in case.inputs().items() if name != "groups"}
+    by_layout = case({**inputs, "groups": GroupLayout.from_size(0, 4, device="cpu")})
+    assert_equal(case({**inputs, "groups": torch.zeros(0).long()}), by_layout)
+    assert_equal(case({**inputs, "groups": GroupLayout.from_ids(torch.zeros(0).long())}), by_layout)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64], ids=str)

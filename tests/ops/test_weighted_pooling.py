@@ -9,7 +9,7 @@ from torch import Tensor
 from clipo_ops import GroupLayout, center_by_group, mean_pool, segment_mean_pool, token_pool, weighted_pool
 
 from . import oracles
-from .helpers import HALF, assert_rounded, assert_same, gradients
+from .helpers import HALF, assert_equal, assert_rounded, assert_same, gradients
 from .strategies import SEEDS, Batch, anchored_batches, batches, masks, noise
 
 
@@ -63,7 +63,7 @@ def test_equal_weights_of_any_size_give_the_mean(mask: Tensor, seed: int, size: 
 def test_what_has_no_weight_changes_neither_value_nor_gradient(weight: Tensor, seed: int, rubbish: float) -> None:
     clean = noise(seed, *weight.shape, 3)
     dirty = torch.where(weight.unsqueeze(2) > 0, clean, rubbish)
-    assert_same(gradients(weighted_pool, dirty, weight), gradients(weighted_pool, clean, weight), rtol=0, atol=0)
+    assert_equal(gradients(weighted_pool, dirty, weight), gradients(weighted_pool, clean, weight))
 
 
 def test_no_weight_at_all_is_zero_without_gradient() -> None:
@@ -74,7 +74,7 @@ def test_no_weight_at_all_is_zero_without_gradient() -> None:
 def test_the_weighted_mean_of_4096_bfloat16_states_is_exact_to_bfloat16() -> None:
     hidden, weight = (noise(0, 2, 4096, 8) + 1).bfloat16(), noise(1, 2, 4096).abs().bfloat16()
     exact = (hidden.double() * weight.double().unsqueeze(2)).sum(1) / weight.double().sum(1, keepdim=True)
-    assert torch.equal(weighted_pool(hidden, weight), exact.bfloat16())
+    assert_rounded(weighted_pool(hidden, weight), exact, torch.bfloat16)
 
 
 # --- positions
@@ -83,7 +83,7 @@ def test_the_weighted_mean_of_4096_bfloat16_states_is_exact_to_bfloat16() -> Non
 @given(st.lists(st.integers(-2, 3), min_size=1, max_size=5), SEEDS)
 def test_a_token_agrees_with_the_oracle(places: list[int], seed: int) -> None:
     hidden, positions = noise(seed, len(places), 4, 3), torch.tensor(places)
-    assert_same(token_pool(hidden, positions), oracles.token_pool(hidden, positions), rtol=0, atol=0)
+    assert_equal(token_pool(hidden, positions), oracles.token_pool(hidden, positions))
 
 
 def test_a_token_gets_all_of_the_gradient_and_none_where_there_is_no_token() -> None:
@@ -118,7 +118,7 @@ def test_tokens_of_no_segment_change_neither_value_nor_gradient(ids: Tensor, see
     clean = noise(seed, len(ids), 3)
     dirty = torch.where(((ids >= 0) & (ids < 3)).unsqueeze(1), clean, torch.nan)
     results = [gradients(lambda x: segment_mean_pool(x, ids, num_segments=3), x) for x in (dirty, clean)]
-    assert_same(*results, rtol=0, atol=0)
+    assert_equal(*results)
 
 
 def test_segments_pass_gradcheck() -> None:
@@ -130,7 +130,7 @@ def test_segments_pass_gradcheck() -> None:
 def test_the_mean_of_a_segment_of_4096_bfloat16_states_is_exact_to_bfloat16() -> None:
     hidden = (noise(0, 4096, 8) + 1).bfloat16()
     pooled = segment_mean_pool(hidden, torch.zeros(4096).int(), num_segments=1)
-    assert torch.equal(pooled[0], hidden.double().mean(0).bfloat16())
+    assert_rounded(pooled[0], hidden.double().mean(0), torch.bfloat16)
 
 
 # --- groups

@@ -126,7 +126,10 @@ MODEL = [
     ),
     Case(f"{TRAIN} --model.path pickled", "model.path: expected a model that transformers can load, got 'pickled': "),
     Case(f"{TRAIN} --model.path encoder", "model.path: expected a model that transformers can load, got 'encoder': "),
-    Case(f"{TRAIN} --model.path no_end", "model.path: expected a tokenizer with an end-of-sequence token, got none"),
+    Case(
+        f"{TRAIN} --model.path no_end",
+        "model.path: expected an end-of-sequence token of the tokenizer or model, got none",
+    ),
     Case(
         f"{TRAIN} --model.path small",
         "model.path: expected the model's own tokenizer, for its 8 tokens, got one with a token ",

@@ -104,6 +104,9 @@ def bad_models(folder: Path) -> None:
     torch.save(build_model(0).state_dict(), folder / "pickled" / "pytorch_model.bin")
     settings = json.loads((folder / "no_end" / "tokenizer_config.json").read_text())
     (folder / "no_end" / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / "no_end" / name).read_text())
+        (folder / "no_end" / name).write_text(json.dumps(settings | {"eos_token_id": None}))
     T5Config().save_pretrained(folder / "encoder")
     model = build_model(0)
     model.resize_token_embeddings(8)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipo_train.judges import boxed, math, multiple_choice, reasoning_gym
+from clipo_train.judges import boxed, math, multiple_choice
 from clipo_train.types import Example
 
 
@@ -85,11 +85,3 @@ def test_the_answer_that_math_read_is_for_votes() -> None:
         math(Example("?", "3", "math"), text).answer for text in ("\\boxed{\\frac12}", "it is $\\frac{2}{4}$", "?")
     ]
     assert answers == ["1/2", "1/2", None]
-
-
-def test_what_a_scorer_of_reasoning_gym_cannot_read_is_wrong() -> None:
-    metadata = {"task": "chain_sum", "options": {"size": 1, "seed": 0}, "entry": {"answer": "1"}}  # no "metadata"
-    for completion in ("", "\x00", "<answer>[</answer>"):
-        assert not reasoning_gym(Example("?", "1", "reasoning_gym:chain_sum", metadata), completion).success
-    broken = {**metadata, "entry": None}
-    assert reasoning_gym(Example("?", "1", "reasoning_gym:chain_sum", broken), "1").reward == 0.0

@@ -160,9 +160,10 @@ def test_what_is_computed_after_the_end_of_a_response_does_not_matter() -> None:
             output.logits[0] = math.nan
         steps.append(len(output.logits))
 
+    engine = TransformersEngine(model, tokenizer)
     model.register_forward_hook(one_ends_at_once)
     prompts = [[1, 2]] * 16  # one ended row of sixteen goes on being computed
-    generation = TransformersEngine(model, tokenizer).generate(prompts, samples=1, sampling=Sampling(3, 0.0))
+    generation = engine.generate(prompts, samples=1, sampling=Sampling(3, 0.0))
     assert steps == [16, 16, 16]
     assert generation.finished.tolist() == [True] + [False] * 15
 

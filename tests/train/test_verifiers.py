@@ -50,7 +50,7 @@ def test_reasoning_gym_scores_the_final_answer() -> None:
     completions = [
         right,
         f"It is {wrong}? <answer>{right}</answer> is it",
-        f"that makes {wrong}, no, {right}.",
+        f"that makes {wrong}, no.\n{right}.",
         wrong,
         "",
     ]

@@ -1,8 +1,9 @@
 """Rollouts, and the protocol of the engines that sample them."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -104,6 +105,15 @@ class Generation(NamedTuple):
 def positions(attention_mask: Int[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
     """The place of each token in its row, without the padding on the left: as `generate` of transformers counts."""
     return (attention_mask.cumsum(1) - 1).clamp(min=0)
+
+
+def known_arguments(model: Any, **arguments: Any) -> dict[str, Any]:
+    """Those arguments that the model's forward takes: some models count positions themselves, or keep all logits."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return arguments
+    names = {parameter.name for parameter in parameters}
+    return {name: value for name, value in arguments.items() if name in names}
 
 
 class RolloutEngine(Protocol):

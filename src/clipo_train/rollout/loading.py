@@ -1,7 +1,6 @@
 """From the configuration to a rollout engine."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -12,6 +11,7 @@ from clipo_train.policy import EncodedExample
 from clipo_train.rollout import RolloutEngine
 from clipo_train.rollout.transformers import TransformersEngine
 from clipo_train.rollout.vllm import VllmEngine
+from clipo_train.special_tokens import embedding_count
 
 
 def load_engine(
@@ -32,31 +32,29 @@ def load_engine(
         in_step: As in `TransformersEngine`.
 
     Raises:
-        ConfigError: A prompt has tokens that the model does not know.
-        ConfigError: vLLM is not installed, does not run this model here, or would need more positions than it has;
-            several processes with it.
+        ConfigError: A prompt has tokens that the model does not know, or a response could end beyond its positions.
+        ConfigError: vLLM is not installed, does not run this model here, or shall run on several processes.
     """
     rollout, prompts = config.rollout, list(prompts)
-    embeddings: Any = model.get_input_embeddings()
-    known = embeddings.num_embeddings
+    known = embedding_count(model)
     highest = max(max(item.prompt_ids) for item in prompts)
     if highest >= known:
         raise ConfigError(
             f"model.path: expected the model's own tokenizer, for its {known} tokens, got one with a token {highest}"
+        )
+    new = max(rollout.max_new_tokens, config.evaluation.max_new_tokens or 0)
+    longest = max(len(item.prompt_ids) for item in prompts)
+    positions = position_count(model)
+    if positions is not None and longest + new > positions:
+        raise ConfigError(
+            f"rollout.max_new_tokens: expected at most {positions - longest} after a prompt of {longest} tokens, since "
+            f"the model has {positions} positions, got {new}; or lower rollout.max_prompt_tokens"
         )
     if rollout.engine == "transformers":
         return TransformersEngine(model, tokenizer, in_step=in_step)
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if processes > 1:
         raise ConfigError(f"rollout.engine: expected 'transformers' with {processes} processes, got 'vllm'")
-    new = max(rollout.max_new_tokens, config.evaluation.max_new_tokens or 0)
-    longest = max(len(item.prompt_ids) for item in prompts)
-    positions = model.config.get_text_config().max_position_embeddings
-    if longest + new > positions:
-        raise ConfigError(
-            f"rollout.max_new_tokens: expected at most {positions - longest} after a prompt of {longest} tokens, since "
-            f"the model has {positions} positions, got {new}"
-        )
     return VllmEngine(
         model,
         tokenizer,
@@ -64,3 +62,17 @@ def load_engine(
         max_model_len=longest + new,
         gpu_memory_utilization=rollout.gpu_memory_utilization,
     )
+
+
+def position_count(model: PreTrainedModel) -> int | None:
+    """How many positions a model is made for, with the factor by which its rotary embedding is stretched, if any.
+
+    None for models that have no such bound, such as recurrent ones.
+    """
+    config = model.config.get_text_config()
+    count = getattr(config, "max_position_embeddings", None)
+    if not isinstance(count, int):
+        return None
+    rope = getattr(config, "rope_parameters", None)
+    factor = rope.get("factor") if isinstance(rope, dict) else None
+    return int(count * factor) if isinstance(factor, int | float) and factor > 1 else count

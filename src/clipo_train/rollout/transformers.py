@@ -4,30 +4,37 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from clipo_train.errors import ConfigError
+from clipo_train.policy import forward, tolerance
 from clipo_train.rollout import Generation, Sampling
 from clipo_train.rollout.decoding import decode
+from clipo_train.special_tokens import embedding_count, settle_generation
 
 
 class TransformersEngine:
     """Samples by the policy's own forward. Nothing to sync.
 
+    It decodes by `clipo_train.rollout.decoding` where that draws what scoring finds likely, else by `model.generate`.
+
     Args:
         model: The policy.
         tokenizer: Its tokenizer.
         in_step: Every process takes as many forward passes as the slowest: needed where parameters are sharded.
+
+    Raises:
+        ConfigError: Neither way of decoding draws what scoring finds likely.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, in_step: bool = False) -> None:
         self.model = model
         self.in_step = in_step
         self.tokenizer = tokenizer
-        ends = model.generation_config.eos_token_id
-        self.end_ids = [ends] if isinstance(ends, int) else list(ends)
-        # Of a model's own sampling defaults (top-k, repetition penalty, ...) none is used, nor saved with the policy:
-        # what they sample from is not the distribution that log-probabilities are taken under.
-        model.generation_config = GenerationConfig(eos_token_id=self.end_ids, pad_token_id=tokenizer.pad_token_id)
+        self.end_ids, self.pad_id = settle_generation(model, tokenizer)
+        self.own_loop = True
+        if not in_step:
+            self._choose_loop()
 
     def sync(self) -> None:
         """The weights are shared."""
@@ -47,8 +54,9 @@ class TransformersEngine:
             samples=samples,
             sampling=sampling,
             end_ids=self.end_ids,
-            pad_id=int(self.tokenizer.pad_token_id),
+            pad_id=self.pad_id,
             in_step=self.in_step,
+            own_loop=self.own_loop,
         )
         tokens = torch.cat([ids.repeat_interleave(samples, 0), response], 1)
         ended = torch.isin(response, torch.tensor(self.end_ids, device=tokens.device))
@@ -60,10 +68,45 @@ class TransformersEngine:
         ]
         return Generation(tokens, torch.cat([prompt_mask, response_mask], 1), response_mask, texts, ended.any(1))
 
+    def _choose_loop(self) -> None:
+        problem = self._problem()
+        if problem is None:
+            return
+        self.own_loop = False
+        if (problem := self._problem()) is not None:
+            raise ConfigError(
+                f"model.path: expected a model that samples from the distribution that it scores, got "
+                f"{type(self.model).__name__}: {problem}"
+            )
+
+    def _problem(self) -> str | None:
+        """What is wrong with decoding, tried on two prompts of different lengths; None if nothing is."""
+        known = embedding_count(self.model)
+        prompts = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])]
+        try:
+            generation = self.generate(prompts, samples=2, sampling=Sampling(3, 0.0))
+            with torch.no_grad():
+                logits, _ = forward(self.model, generation)
+        except ConfigError:
+            raise
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            return " ".join(f"{type(error).__name__}: {error}".split())[:150]
+        logits = logits.float()
+        below = logits.amax(-1) - logits.gather(-1, generation.response.unsqueeze(-1)).squeeze(-1)
+        missed = float(below[generation.response_mask].mean())
+        return None if missed <= tolerance(self.model) else f"greedy tokens are {missed:.2g} nats from the likeliest"
+
     def _pad_left(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         width = max(len(prompt) for prompt in prompts)
-        pad = self.tokenizer.pad_token_id
-        rows = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        rows = [[self.pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         device = self.model.device
         return torch.tensor(rows, device=device), torch.tensor(mask, device=device)

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from clipo_train.errors import ConfigError
 from clipo_train.lora import merged_weights
 from clipo_train.rollout import Generation, Sampling
+from clipo_train.special_tokens import settle_generation
 
 _DEFAULTS = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -55,8 +56,7 @@ class VllmEngine:
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        ends = model.generation_config.eos_token_id
-        self.end_ids = [ends] if isinstance(ends, int) else list(ends)
+        self.end_ids, self.pad_id = settle_generation(model, tokenizer)
         config = copy.deepcopy(model.config)
         config.architectures = [type(model).__name__]
         with _process_kept_as_it_is(), tempfile.TemporaryDirectory() as folder:
@@ -132,8 +132,7 @@ class VllmEngine:
         """The rows as one tensor, and where it holds them."""
         tensors = [torch.tensor(row) for row in rows]
         ones = [torch.ones(len(row), dtype=torch.bool) for row in rows]
-        pad = int(self.tokenizer.pad_token_id)
-        tokens = pad_sequence(tensors, batch_first=True, padding_value=pad, padding_side=side)
+        tokens = pad_sequence(tensors, batch_first=True, padding_value=self.pad_id, padding_side=side)
         mask = pad_sequence(ones, batch_first=True, padding_side=side)
         return tokens.to(self.model.device), mask.to(self.model.device)
 
