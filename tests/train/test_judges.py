@@ -1,8 +1,15 @@
 """Judges, called directly: what they read in a completion. Those that may hang are in `test_verifiers`."""
 
-import pytest
+import re
+from fractions import Fraction
+from pathlib import Path
 
-from clipo_train.judges import boxed, math, multiple_choice
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipo_train.judges import boxed, boxes, choice, math, math_unjudgeable, multiple_choice
+from clipo_train.judges._answers import _spans
 from clipo_train.types import Example
 
 
@@ -85,3 +92,85 @@ def test_the_answer_that_math_read_is_for_votes() -> None:
         math(Example("?", "3", "math"), text).answer for text in ("\\boxed{\\frac12}", "it is $\\frac{2}{4}$", "?")
     ]
     assert answers == ["1/2", "1/2", None]
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+RULES = DOCS[DOCS.index("## What counts as correct") : DOCS.index("## Check that they fit")]
+ROWS = re.findall(r"^\| `(.*?)` \| `(.*)` \| (correct|incorrect) \|$", RULES, flags=re.MULTILINE)
+MATH_ROWS = RULES[: RULES.index("| chosen |")].count("\n| `")
+
+
+@pytest.mark.parametrize(("row", "truth", "completion", "verdict"), [(number, *row) for number, row in enumerate(ROWS)])
+def test_the_tables_of_the_docs(row: int, truth: str, completion: str, verdict: str) -> None:
+    judge = math if row < MATH_ROWS else multiple_choice
+    assert judge(Example("?", truth, "docs"), completion).success is (verdict == "correct")
+
+
+@pytest.mark.parametrize("truth", ["", " ", "\\boxed{}", "$$", "####", "."])
+def test_a_ground_truth_that_no_completion_can_match(truth: str) -> None:
+    assert math_unjudgeable(Example("?", truth, "math")) is not None
+    assert not math(Example("?", truth, "math"), f"\\boxed{{{truth}}}").success
+    assert math_unjudgeable(Example("?", "\\emptyset", "math")) is None
+
+
+def _spellings(value: Fraction) -> list[str]:
+    above, below = value.numerator, value.denominator
+    sign, (whole, rest) = "-" if value < 0 else "", divmod(abs(above), below)
+    mixed = [f"{sign}{whole}\\frac{{{rest}}}{{{below}}}", f"{sign}{whole} {rest}/{below}"] if whole and rest else []
+    return [f"{above}/{below}", f"\\frac{{{above}}}{{{below}}}", f"{sign}\\dfrac{{{abs(above)}}}{{{below}}}", *mixed]
+
+
+@given(st.fractions(max_denominator=10**6), st.fractions(max_denominator=10**6))
+@settings(deadline=None, max_examples=100)
+def test_a_rational_is_equal_to_its_spellings_only(value: Fraction, other: Fraction) -> None:
+    for truth in _spellings(value):
+        for said in _spellings(value):
+            assert math(Example("?", truth, "math"), f"\\boxed{{{said}}}").success
+        for said in _spellings(other):
+            assert math(Example("?", truth, "math"), f"\\boxed{{{said}}}").success is (value == other)
+
+
+@given(
+    st.text("ABCDXIVeast", min_size=2, max_size=8).flatmap(lambda word: st.tuples(st.just(word), st.permutations(word)))
+)
+@settings(deadline=None)
+def test_another_order_of_letters_is_another_word(words: tuple[str, list[str]]) -> None:
+    word, other = words[0], "".join(words[1])
+    success = math(Example("?", word, "math"), f"\\boxed{{{other}}}").success
+    assert success is (word.lower() == other.lower())
+
+
+@given(st.text(), st.sampled_from(["5", "\\frac{1}{2}", "XIV", "B"]))
+@settings(deadline=None)
+def test_text_before_the_final_box_changes_nothing(text: str, answer: str) -> None:
+    before = text + "\nwhich is wrong. Thus "
+    for judge in (math, multiple_choice):
+        alone = judge(Example("?", answer, "math"), f"\\boxed{{{answer}}}")
+        assert judge(Example("?", answer, "math"), f"{before}\\boxed{{{answer}}}") == alone
+
+
+PIECES = ["\\boxed{", "\\frac", "{", "}", "(", ")", "^", "_", "5", ",", "x", "\\text{", " ", "%", "!", "$", "<answer>"]
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES)).map("".join)))
+@settings(deadline=None)
+def test_no_text_makes_a_judge_raise(text: str) -> None:
+    for judge in (math, multiple_choice):
+        judge(Example("?", "5", "math"), text)
+        judge(Example("?", text, "math"), "\\boxed{5}")
+
+
+@pytest.mark.parametrize("text", ["\\boxed{" * 15000, "{" * 100_000, "\\boxed{" * 7000 + "}" * 7000, "5" * 100_000])
+def test_many_boxes_or_braces_are_harmless(text: str) -> None:
+    assert len(_spans(text)) <= 1  # nested boxes hold no more text together than the completion has
+    assert sum(map(len, boxes(text))) <= len(text)
+    assert choice(text) is None
+    assert not math(Example("?", "5", "math"), text).success
+
+
+@pytest.mark.parametrize(
+    "said", ["9^{9^{9^9}}", "9**9**9**9", "(x+y+z+w)^{1000}", "99999999!", "(" * 900, "1" * 30_000]
+)
+def test_what_cannot_be_computed_is_compared_by_its_spelling(said: str) -> None:
+    assert not math(Example("?", "5", "math"), f"\\boxed{{{said}}}").success
+    assert math(Example("?", said, "math"), f"\\boxed{{{said}}}").success

@@ -6,8 +6,8 @@ a task of reasoning-gym accepts is reasoning-gym's. Ours is only where the final
 
 from clipo_train.judges._answers import boxed, boxes
 from clipo_train.judges._exact_match import exact_match
-from clipo_train.judges._math import math
+from clipo_train.judges._math import math, math_unjudgeable
 from clipo_train.judges._multiple_choice import choice, multiple_choice
 from clipo_train.judges._reasoning_gym import reasoning_gym
 
-__all__ = ["boxed", "boxes", "choice", "exact_match", "math", "multiple_choice", "reasoning_gym"]
+__all__ = ["boxed", "boxes", "choice", "exact_match", "math", "multiple_choice", "reasoning_gym", "math_unjudgeable"]

@@ -11,7 +11,9 @@ _TAG = re.compile(r"<(/?)answer>", flags=re.IGNORECASE)
 _JOIN = re.compile(r"(?:[\s$,;.&()\[\]]|\\[,;! ()\[\]]|\\q?quad|\\text\s?\{|\}|and|or|[a-zA-Z]\s?=)*")
 _ANNOUNCED = re.compile(r"\banswer\b[^\n.:=$]{0,40}?(?:\bis\b|:|=)|####", flags=re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$?([^$\n]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
-_NUMBER = re.compile(r"(?<![\w.,(\[/^{])(?:[-+−]\s?)?(?:\\?[$€£¥]\s?)?\.?\d[\d.,]*(?:\s\d+/\d+|\s?/\s?\d+)?(?:\s?(?:%|\\?[A-Za-z]+))?")
+_NUMBER = re.compile(
+    r"(?<![\w.,(\[/^{])(?:[-+−]\s?)?(?:\\?[$€£¥]\s?)?\.?\d[\d.,]*(?:\s\d+/\d+|\s?/\s?\d+)?(?:\s?(?:%|\\?[A-Za-z]+))?"
+)
 _TAIL = 1000
 
 

@@ -5,12 +5,13 @@ import re
 from typing import Any
 
 from clipo_train.judges import _answers
+from clipo_train.judges._answers import WRAPPED
 from clipo_train.judges._notation import is_words, names, plain, spelling
 from clipo_train.judges._quantities import Number, based, number, quantity, same_number, units_fit
 from clipo_train.types import Example, Verdict
 
 _LONGEST = 1000
-"""Characters of a final answer; a longer one is no answer."""
+"""Characters of a final answer; a longer one must be the ground truth to the letter."""
 _LARGEST_EXPONENT, _LARGEST_POWER_OF_SUM, _LARGEST_FACTORIAL = 10_000, 30, 5_000
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 
@@ -21,7 +22,10 @@ def math(example: Example, completion: str) -> Verdict:
     The ground truth may be bare, a solution with the answer in `\boxed{}`, or one of GSM8K's, with it after `####`.
     """
     said = _answers.final_answer(completion)
-    if said is None or len(said) > _LONGEST or not (said := plain(said)):
+    if said is not None and len(said) > _LONGEST:
+        success = said.split() == _final_truth(example.answer).split()
+        return Verdict(success, float(success))
+    if said is None or not (said := plain(said)):
         return Verdict(False, 0.0)
     truth = _truth(example.answer)
     try:
@@ -33,14 +37,20 @@ def math(example: Example, completion: str) -> Verdict:
 
 def math_unjudgeable(example: Example) -> str | None:
     """Returns what is wrong with a ground truth that no completion can match, such as an empty one, or None."""
-    truth = _truth(example.answer)
-    return None if re.search(r"\w", truth) and len(truth) <= _LONGEST else f"the ground truth {example.answer[-60:]!r}"
+    return (
+        None if re.search(r"\w", _final_truth(example.answer)) else f"the empty ground truth {example.answer[-60:]!r}"
+    )
+
+
+def _final_truth(answer: str) -> str:
+    answer = _answers.braced(answer)
+    boxes = _answers.final_boxes(answer)
+    return answer.rpartition("####")[2] if boxes is None else boxes
 
 
 def _truth(answer: str) -> str:
-    answer = _answers.braced(answer)
-    boxes = _answers.final_boxes(answer)
-    return plain(answer.rpartition("####")[2] if boxes is None else boxes)
+    truth = _final_truth(answer)
+    return plain(truth) if len(truth) <= _LONGEST else ""
 
 
 def _equal(truth: str, said: str) -> bool:
@@ -55,9 +65,17 @@ def _equal(truth: str, said: str) -> bool:
         return _same(wanted[0], got[0])
     if kind != other and (kind and other or "{}" in (kind, other) and len(wanted) == 1):
         return False
-    if {kind, other} <= {"", "{}"}:
+    if {kind, other} <= {"", "{}"} and not _ordered(wanted):
         return _same_set(wanted, got)
     return all(map(_equal, wanted, got))
+
+
+def _ordered(items: list[str]) -> bool:
+    """Whether the order of a list without brackets matters: of words, and of letters that are not in alphabetical order."""
+    letters = [WRAPPED.sub(r"\1", item).strip("() ") for item in items]
+    if all(len(letter) == 1 and letter.isalpha() for letter in letters):
+        return letters != sorted(letters)
+    return all(is_words(item) for item in items)
 
 
 def _same_set(wanted: list[str], got: list[str]) -> bool:
@@ -85,8 +103,10 @@ def _same(truth: str, said: str) -> bool:
     percents = [("percent" in item.known) for item in (wanted, got)]
     if not any(percents) or all(percents):
         return units_fit(wanted, got) and _same_value(_scaled(wanted.text, wanted.scale), _scaled(got.text, got.scale))
-    hundredths = [f"\\frac{{{item.text}}}{{100}}" if is_percent else item.text
-                  for item, is_percent in zip((wanted, got), percents, strict=True)]
+    hundredths = [
+        f"\\frac{{{item.text}}}{{100}}" if is_percent else item.text
+        for item, is_percent in zip((wanted, got), percents, strict=True)
+    ]
     return _same_value(wanted.text, got.text) or _same_value(*hundredths)
 
 
@@ -126,7 +146,9 @@ def _without_name(truth: str, said: str) -> tuple[str, str]:
     (name, truth_value), (other, said_value) = _named(truth), _named(said)
     if name is not None and other is not None and spelling(name) != spelling(other):
         return truth, said
-    if name is not None and not re.fullmatch(r"[A-Za-z](?:'|_\w|_\{\w+\})*(?:\([A-Za-z,]+\))?|\\[a-z]+|[A-Za-z ]{2,20}", name):
+    if name is not None and not re.fullmatch(
+        r"[A-Za-z](?:'|_\w|_\{\w+\})*(?:\([A-Za-z,]+\))?|\\[a-z]+|[A-Za-z ]{2,20}", name
+    ):
         return truth, said
     return truth_value, said_value
 
@@ -150,7 +172,9 @@ def _items(text: str) -> tuple[str, list[str]]:
             kind = bracketed[0] + bracketed[-1]
             return kind, _signs(inner) if kind == "{}" else inner
         return ("", [bracketed[1:-1].strip()]) if bracketed[0] == "(" else ("[]", inner)
-    if re.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:\D.*)?|(?:USD|EUR|GBP) ?-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text):
+    if re.fullmatch(
+        r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:\D.*)?|(?:USD|EUR|GBP) ?-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text
+    ):
         return "", [re.sub(r"(?<=\d),(?=\d{3})", "", text)]
     return "", _signs(_split(text))
 
@@ -190,7 +214,9 @@ def _closing(text: str) -> int:
 def _too_large(text: str) -> bool:
     """Whether an answer has powers or factorials that would take a computer algebra system very long."""
     towers = re.findall(r"\^[\s{(]*-?(\d+)[\s)}]*\^[\s{(]*(\d+)(?=[\s)}]*(\^)?)", text)
-    if any(more or len(low) > 2 or len(high) > 2 or int(low) ** int(high) > _LARGEST_EXPONENT for low, high, more in towers):
+    if any(
+        more or len(low) > 2 or len(high) > 2 or int(low) ** int(high) > _LARGEST_EXPONENT for low, high, more in towers
+    ):
         return True
     exponents = [int(power) for power in re.findall(r"\^[\s{(]*-?(\d+)", text)]
     sums = [int(power) for power in re.findall(r"[a-zA-Z][^()]*[)\]}]\s*\^[\s{(]*-?(\d+)", text)]

@@ -8,10 +8,14 @@ from clipo_train.types import Example, Verdict
 
 _TAIL = 1000
 _LETTER = r"(?P<letter>[A-Za-z]|\d{1,2}(?![.,]?\d))"
-_BEFORE = r"[\s:*_$\"'`(\[{]*(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:option|choice|answer(?:\s+is|:))?[\s:*_$\"'`(\[{]*"
+_BEFORE = (
+    r"[\s:*_$\"'`(\[{]*(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:option|choice|answer(?:\s+is|:))?[\s:*_$\"'`(\[{]*"
+)
 _AFTER = r"(?=[\"'`*_$\]})]*(?:$|[.,;:)\]}*\n]|\s+[-–—]\s|\s+(?:because|since|as|for)\b|\s+is\s+(?:the\s+)?(?:correct|right)\b))"
 _CHOICE = re.compile(_BEFORE + _LETTER + _AFTER, flags=re.IGNORECASE)
-_ANOTHER = re.compile(r"[\s.)\]*]*(?:[,;/&]|or\b|and\b)[\s]*(?:or\b|and\b)?[\s(*]*(?:[A-Z](?![\w'])|[a-z](?=[\s).*]*(?:$|[,;])))")
+_ANOTHER = re.compile(
+    r"[\s.)\]*]*(?:[,;/&]|or\b|and\b)[\s]*(?:or\b|and\b)?[\s(*]*(?:[A-Z](?![\w'])|[a-z](?=[\s).*]*(?:$|[,;])))"
+)
 _ANNOUNCED = re.compile(
     r"\b(?:answer|(?:correct|right|best)\s+(?:option|choice))\b(?:\s+(?:is|would be|must be|should be)\b|\s*[*_]*[:=])",
     flags=re.IGNORECASE,
@@ -46,7 +50,9 @@ def choice(text: str) -> str | None:
 
 def _option(text: str) -> str | None:
     """Returns the option that a text begins with, where no other one stands beside it."""
-    text = WRAPPED.sub(r"\1", WRAPPED.sub(r"\1", unicodedata.normalize("NFKC", text).replace("\\(", "(")))
+    text = WRAPPED.sub(
+        r"\1", WRAPPED.sub(r"\1", unicodedata.normalize("NFKC", text).replace("\\(", "(").replace("\\)", ")"))
+    )
     found = _CHOICE.match(text.strip())
     if not found or _ANOTHER.match(text.strip(), found.end()):
         return None

@@ -19,7 +19,10 @@ _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
         (r"\\\$|(?<![\d}])\$(?=\s?[\d.])(?!.*\$)", "USD "),
-        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|phantom)(?![a-zA-Z])\s*\.?|(?<!\\)\\[()\[\]]|\$|\*\*$|^\*\*", ""),
+        (
+            r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|phantom)(?![a-zA-Z])\s*\.?|(?<!\\)\\[()\[\]]|\$|\*\*$|^\*\*",
+            "",
+        ),
         (r"\\!\s*|\{,\}(?=\d)|(?<=\d)\\[,;:]\s*(?=\d{3}(?!\d))", lambda found: "," if "{" in found[0] else ""),
         (r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~", " "),
         (r"\\[dtc]frac", r"\\frac"),
@@ -61,7 +64,10 @@ def plain(text: str) -> str:
 def spelling(text: str) -> str:
     """Returns a plain answer without spaces and fonts; in small letters where it is words."""
     letters = is_words(text)
-    text = re.sub(r"[\s`]", "", re.sub(r"\\cdot(?![a-zA-Z])|\*", "" if letters else r"\\cdot", WRAPPED.sub(r"\1", text)))
+    text = re.sub(
+        r"(?<![a-zA-Z]{2})\s*(?:\\cdot(?![a-zA-Z])|\*)\s*(?=[a-zA-Z](?![a-zA-Z]))", "", WRAPPED.sub(r"\1", text)
+    )
+    text = re.sub(r"[\s`]", "", text)
     text = re.sub(r"\{(\w)\}", r"\1", text).removeprefix("+").rstrip(".")
     text = text.lower() if letters else re.sub(r"^\(([A-Za-z])\)$", r"\1", text)
     return _SAME.get(text, text)
@@ -69,10 +75,10 @@ def spelling(text: str) -> str:
 
 def is_words(text: str) -> bool:
     """Whether an answer is words or an order of letters: letters alone, other than products of x, y and z."""
-    text = re.sub(r"\\cdot(?![a-zA-Z])|\*|\\(?:angle|triangle)(?![a-zA-Z])", "", WRAPPED.sub(r"\1", text))
+    text = re.sub(r"\\(?:angle|triangle)(?![a-zA-Z])", "", WRAPPED.sub(r"\1", text))
     letters = "".join(re.findall(r"[^\W\d_]", text))
     hyphens = re.sub(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})", "", text)
-    return len(letters) > 1 and not set(letters) <= set("xyz") and not re.search(r"[\d\\^_+/=<>|!{}-]", hyphens)
+    return len(letters) > 1 and not set(letters) <= set("xyz") and not re.search(r"[\d\\^_+*/=<>|!{}-]", hyphens)
 
 
 def names(text: str) -> list[str]:

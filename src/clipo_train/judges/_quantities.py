@@ -10,7 +10,15 @@ _UNITS = {
     **{"m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre"},
     **{"g": "gram gm", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre"},
     **{"s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year"},
-    **{"ft": "feet foot", "in": "inch inche", "yd": "yard", "mi": "mile", "lb": "pound", "oz": "ounce", "gal": "gallon"},
+    **{
+        "ft": "feet foot",
+        "in": "inch inche",
+        "yd": "yard",
+        "mi": "mile",
+        "lb": "pound",
+        "oz": "ounce",
+        "gal": "gallon",
+    },
     **{"usd": "dollar buck", "eur": "euro", "gbp": "", "jpy": "yen", "cent": "", "degree": "deg", "rad": "radian"},
     **{"am": "", "pm": "", "n": "newton", "j": "joule", "w": "watt", "v": "volt", "hz": "hertz", "pa": "pascal"},
     **{"k": "kelvin", "c": "celsius", "f": "fahrenheit", "percent": "% percentage pct", "kwh": "", "acre": ""},
@@ -28,8 +36,12 @@ _DECIMAL = re.compile(
     r"(?:[eE]([+-]?\d{1,4})|\s*(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*\{?\s*([+-]?\d{1,4})\s*\}?)?"
 )
 _POWER = re.compile(r"([+-]?)\s*10\s*\^\s*\{?\s*([+-]?\d{1,4})\s*\}?")
-_RATIO = re.compile(r"([+-]?)\s*\(?(?:\\frac\s*\{\s*([+-]?[\d.]+)\s*\}\s*\{\s*([+-]?[\d.]+)\s*\}|([+-]?[\d.]+)\s*/\s*([+-]?[\d.]+))\)?")
-_BASE = re.compile(r"\(?\s*(-?[0-9A-Za-z]*\d[0-9A-Za-z,\s]*?)\s*\)?(?:\s*_\s*\{?\s*(\w+)\s*\}?|\s*(?:in\s+)?base\s*(\w+))")
+_RATIO = re.compile(
+    r"([+-]?)\s*\(?(?:\\frac\s*\{\s*([+-]?[\d.]+)\s*\}\s*\{\s*([+-]?[\d.]+)\s*\}|([+-]?[\d.]+)\s*/\s*([+-]?[\d.]+))\)?"
+)
+_BASE = re.compile(
+    r"\(?\s*(-?[0-9A-Za-z]*\d[0-9A-Za-z,\s]*?)\s*\)?(?:\s*_\s*\{?\s*(\w+)\s*\}?|\s*(?:in\s+)?base\s*(\w+))"
+)
 _BASES = {name: str(base) for base, name in enumerate("two three four five six seven eight nine ten".split(), start=2)}
 
 
