@@ -70,6 +70,7 @@ def _multiple_choice(example: Example) -> str | None:
 
 _UNJUDGEABLE: Mapping[str, Callable[[Example], str | None]] = {
     "arithmetic": _arithmetic,
+    "math": judges.math_unjudgeable,
     "multiple_choice": _multiple_choice,
 }
 """By verifier: what it cannot judge of an example, or None."""

@@ -10,4 +10,4 @@ from clipo_train.judges._math import math, math_unjudgeable
 from clipo_train.judges._multiple_choice import choice, multiple_choice
 from clipo_train.judges._reasoning_gym import reasoning_gym
 
-__all__ = ["boxed", "boxes", "choice", "exact_match", "math", "multiple_choice", "reasoning_gym", "math_unjudgeable"]
+__all__ = ["boxed", "boxes", "choice", "exact_match", "math", "math_unjudgeable", "multiple_choice", "reasoning_gym"]

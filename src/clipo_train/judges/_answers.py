@@ -93,15 +93,15 @@ def _in_prose(text: str) -> str | None:
     if not lines:
         return None
     line = lines[0] if announced else lines[-1]
-    formulas = [next(filter(None, found)) for found in _FORMULA.findall(line)]
+    formulas = [str(next(filter(None, found))) for found in _FORMULA.findall(line)]
     if formulas:
         return formulas[0 if announced else -1]
     if announced:
         said = re.split(r"[.!?](?:\s|$)|,? (?:because|since|so|as|which|where)\b", line)[0].strip(" *_`")
         said = re.sub(r"^.* (?:is|are|equals)\s+(?=[-+$]?\d)", "", said)
         first = _NUMBER.match(said)
-        return first[0] if first and not re.search(r"\d|\\", said[first.end() :]) else said
+        return str(first[0]) if first and not re.search(r"\d|\\", said[first.end() :]) else said
     if len(lines) == 1 and len(line) <= 60 and not re.search(r"[a-z] [a-z]+ [a-z]", line):
         return line
     numbers = _NUMBER.findall(line)
-    return numbers[-1].strip(" *_`") if numbers else None
+    return str(numbers[-1]).strip(" *_`") if numbers else None

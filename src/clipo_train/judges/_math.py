@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from clipo_train.judges import _answers
-from clipo_train.judges._answers import WRAPPED
+from clipo_train.judges._lists import is_ordered, items, named
 from clipo_train.judges._notation import is_words, names, plain, spelling
 from clipo_train.judges._quantities import Number, based, number, quantity, same_number, units_fit
 from clipo_train.types import Example, Verdict
@@ -13,7 +13,6 @@ from clipo_train.types import Example, Verdict
 _LONGEST = 1000
 """Characters of a final answer; a longer one must be the ground truth to the letter."""
 _LARGEST_EXPONENT, _LARGEST_POWER_OF_SUM, _LARGEST_FACTORIAL = 10_000, 30, 5_000
-_PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
 def math(example: Example, completion: str) -> Verdict:
@@ -58,24 +57,16 @@ def _equal(truth: str, said: str) -> bool:
     if spelling(truth) == spelling(said):
         return True
     truth, said = _without_name(truth, said)
-    (kind, wanted), (other, got) = _items(truth), _items(said)
+    (kind, wanted), (other, got) = items(truth), items(said)
     if len(wanted) != len(got):
         return False
     if len(wanted) == 1 and not kind + other:
         return _same(wanted[0], got[0])
-    if kind != other and (kind and other or "{}" in (kind, other) and len(wanted) == 1):
+    if kind != other and ((kind and other) or ("{}" in (kind, other) and len(wanted) == 1)):
         return False
-    if {kind, other} <= {"", "{}"} and not _ordered(wanted):
+    if {kind, other} <= {"", "{}"} and not is_ordered(wanted):
         return _same_set(wanted, got)
     return all(map(_equal, wanted, got))
-
-
-def _ordered(items: list[str]) -> bool:
-    """Whether the order of a list without brackets matters: of words, and of letters that are not in alphabetical order."""
-    letters = [WRAPPED.sub(r"\1", item).strip("() ") for item in items]
-    if all(len(letter) == 1 and letter.isalpha() for letter in letters):
-        return letters != sorted(letters)
-    return all(is_words(item) for item in items)
 
 
 def _same_set(wanted: list[str], got: list[str]) -> bool:
@@ -143,7 +134,7 @@ def _number(text: str) -> Number | None:
 
 def _without_name(truth: str, said: str) -> tuple[str, str]:
     """Drops `x =` and earlier steps of `x = 2 + 3 = 5`, unless both answers have a name and not the same."""
-    (name, truth_value), (other, said_value) = _named(truth), _named(said)
+    (name, truth_value), (other, said_value) = named(truth), named(said)
     if name is not None and other is not None and spelling(name) != spelling(other):
         return truth, said
     if name is not None and not re.fullmatch(
@@ -151,64 +142,6 @@ def _without_name(truth: str, said: str) -> tuple[str, str]:
     ):
         return truth, said
     return truth_value, said_value
-
-
-def _named(text: str) -> tuple[str | None, str]:
-    parts = re.split(r"(?<![<>!:])=|\\(?:approx|simeq|in|equiv)(?![a-zA-Z])", text)
-    if len(parts) == 1 or any(",".join(_split(part)[:-1]) for part in parts[1:-1]) or len(_split(parts[0])) > 1:
-        return None, text
-    if any(len(_split(part)) > 1 for part in parts[1:]) and len(parts) > 2:
-        return None, text
-    return parts[0].strip() or None, parts[-1].strip()
-
-
-def _items(text: str) -> tuple[str, list[str]]:
-    r"""Splits an answer into its parts and its brackets: `()`, `[]`, `{}` or other pairs; `\pm` gives two parts."""
-    bracketed = text.replace("\\{", "{").replace("\\}", "}").replace("\\langle", "(").replace("\\rangle", ")").strip()
-    kind = ""
-    if bracketed[:1] in _PAIRS and _closing(bracketed) == len(bracketed) - 1:
-        inner = _split(bracketed[1:-1])
-        if len(inner) > 1 or bracketed[0] == "{":
-            kind = bracketed[0] + bracketed[-1]
-            return kind, _signs(inner) if kind == "{}" else inner
-        return ("", [bracketed[1:-1].strip()]) if bracketed[0] == "(" else ("[]", inner)
-    if re.fullmatch(
-        r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?:\D.*)?|(?:USD|EUR|GBP) ?-?\d{1,3}(?:,\d{3})+(?:\.\d+)?", text
-    ):
-        return "", [re.sub(r"(?<=\d),(?=\d{3})", "", text)]
-    return "", _signs(_split(text))
-
-
-def _signs(parts: list[str]) -> list[str]:
-    r"""Writes out each part with one `\pm` as two."""
-    found = []
-    for part in parts:
-        if len(re.findall(r"\\[pm][mp](?![a-zA-Z])", part)) == 1:
-            found += [re.sub(r"\\[pm][mp](?![a-zA-Z])", sign, part).strip().removeprefix("+") for sign in "+-"]
-        else:
-            found.append(part)
-    return found
-
-
-def _split(text: str) -> list[str]:
-    """Splits at commas and semicolons outside of brackets."""
-    parts, depth, start = [], 0, 0
-    for place, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if character in ",;" and depth == 0:
-            parts.append(text[start:place].strip())
-            start = place + 1
-    return [part for part in (*parts, text[start:].strip()) if part]
-
-
-def _closing(text: str) -> int:
-    """Returns the place of the bracket that closes the first one, of whichever kind, or -1."""
-    depth = 0
-    for place, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if depth == 0:
-            return place
-    return -1
 
 
 def _too_large(text: str) -> bool:
@@ -284,4 +217,5 @@ def _parse(text: str) -> list[Any]:
         try_extract_without_anchor=False,
         normalization_config=NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True),
     )
-    return math_verify.parse(f"\\boxed{{{text}}}", [config], fallback_mode="no_fallback", parsing_timeout=None)
+    parsed = math_verify.parse(f"\\boxed{{{text}}}", [config], fallback_mode="no_fallback", parsing_timeout=None)
+    return list(parsed)

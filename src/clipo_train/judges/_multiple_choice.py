@@ -11,7 +11,10 @@ _LETTER = r"(?P<letter>[A-Za-z]|\d{1,2}(?![.,]?\d))"
 _BEFORE = (
     r"[\s:*_$\"'`(\[{]*(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:option|choice|answer(?:\s+is|:))?[\s:*_$\"'`(\[{]*"
 )
-_AFTER = r"(?=[\"'`*_$\]})]*(?:$|[.,;:)\]}*\n]|\s+[-–—]\s|\s+(?:because|since|as|for)\b|\s+is\s+(?:the\s+)?(?:correct|right)\b))"
+_AFTER = (
+    r"(?=[\"'`*_$\]})]*(?:$|[.,;:)\]}*\n]|\s+[-–—]\s|\s+(?:because|since|as|for)\b"
+    r"|\s+is\s+(?:the\s+)?(?:correct|right)\b))"
+)
 _CHOICE = re.compile(_BEFORE + _LETTER + _AFTER, flags=re.IGNORECASE)
 _ANOTHER = re.compile(
     r"[\s.)\]*]*(?:[,;/&]|or\b|and\b)[\s]*(?:or\b|and\b)?[\s(*]*(?:[A-Z](?![\w'])|[a-z](?=[\s).*]*(?:$|[,;])))"

@@ -2,50 +2,79 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from clipo_train.judges._answers import WRAPPED
 
 _SYMBOLS = {
     **dict.fromkeys("−–—‐‑－", "-"),
-    **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "⁄": "/", "∕": "/", "∶": ":", "π": r"\pi "},
-    **{"∞": r"\infty ", "±": r"\pm ", "∓": r"\mp ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx "},
-    **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "√": r"\sqrt ", "°": r"\degree ", "%": "%"},
-    **{"θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "λ": r"\lambda ", "φ": r"\phi "},
-    **{"₀": "_0", "€": "EUR ", "£": "GBP ", "¥": "JPY ", "′": "'", "。": ".", "¢": "cents", "ℝ": r"\mathbb{R}"},
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "÷": "/",
+    "⁄": "/",
+    "∕": "/",
+    "∶": ":",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "≤": r"\le ",
+    "≥": r"\ge ",
+    "≠": r"\ne ",
+    "≈": r"\approx ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∈": r"\in ",
+    "∅": r"\emptyset ",
+    "√": r"\sqrt ",
+    "°": r"\degree ",
+    "%": "%",
+    "θ": r"\theta ",
+    "α": r"\alpha ",
+    "β": r"\beta ",
+    "γ": r"\gamma ",
+    "λ": r"\lambda ",
+    "φ": r"\phi ",
+    "₀": "_0",
+    "€": "EUR ",
+    "£": "GBP ",
+    "¥": "JPY ",
+    "′": "'",
+    "。": ".",
+    "¢": "cents",
+    "ℝ": r"\mathbb{R}",
 }
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _SAME = {"yes": "true", "no": "false", **{word: str(number) for number, word in enumerate(_NUMBERS)}}
-_REWRITES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"\\\$|(?<![\d}])\$(?=\s?[\d.])(?!.*\$)", "USD "),
-        (
-            r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|phantom)(?![a-zA-Z])\s*\.?|(?<!\\)\\[()\[\]]|\$|\*\*$|^\*\*",
-            "",
-        ),
-        (r"\\!\s*|\{,\}(?=\d)|(?<=\d)\\[,;:]\s*(?=\d{3}(?!\d))", lambda found: "," if "{" in found[0] else ""),
-        (r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~", " "),
-        (r"\\[dtc]frac", r"\\frac"),
-        (r"\\(?:math(?:bf|it|sf|tt)|boldsymbol|bm)\s*\{([^{}]*)\}", r"\1"),
-        (r"\\(?:mbox|textnormal|text[a-z]{2}|mathrm)\s*\{|\{\s*\\rm\s+", r"\\text{"),
-        (r"\^\s*\{?\s*\\circ(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])", r"\\text{ degree }"),
-        (r"\\frac\s*(\d)", r"\\frac{\1}"),
-        (r"(\\frac\{[^{}]*\})\s*(\d)", r"\1{\2}"),
-        (r"\\sqrt\s*(\d+|[a-z](?![a-z]))", lambda found: _root(found)),
-        (r"(?<![\\a-zA-Z])\\?sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"(?<![\\a-zA-Z])(?:pi)(?![a-zA-Z])", r"\\pi "),
-        (r"(?<![\\a-zA-Z])(?:inf|infinity|oo)(?![a-zA-Z])", r"\\infty "),
-        (r"\*\*", "^"),
-        (r"<=", r"\\le "),
-        (r">=", r"\\ge "),
-        (r"\\(?:leq|leqslant)(?![a-zA-Z])", r"\\le "),
-        (r"\\(?:geq|geqslant)(?![a-zA-Z])", r"\\ge "),
-        (r"\\%", "%"),
-        (r"\^\s*\{?\s*(?:\\text\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-z]))\s*\}?", ""),
-        (r"(?<=\d)(?:\\text\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))", ""),
-        (r"(?:,\s*)?(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z]))", ", "),
-        (r"\s+", " "),
-    ]
+_REWRITES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"\\\$|(?<![\d}])\$(?=\s?[\d.])(?!.*\$)", "USD "),
+    (
+        r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|phantom)(?![a-zA-Z])\s*\.?|(?<!\\)\\[()\[\]]|\$|\*\*$|^\*\*",
+        "",
+    ),
+    (r"\\!\s*|\{,\}(?=\d)|(?<=\d)\\[,;:]\s*(?=\d{3}(?!\d))", lambda found: "," if "{" in found[0] else ""),
+    (r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~", " "),
+    (r"\\[dtc]frac", r"\\frac"),
+    (r"\\(?:math(?:bf|it|sf|tt)|boldsymbol|bm)\s*\{([^{}]*)\}", r"\1"),
+    (r"\\(?:mbox|textnormal|text[a-z]{2}|mathrm)\s*\{|\{\s*\\rm\s+", r"\\text{"),
+    (r"\^\s*\{?\s*\\circ(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])", r"\\text{ degree }"),
+    (r"\\frac\s*(\d)", r"\\frac{\1}"),
+    (r"(\\frac\{[^{}]*\})\s*(\d)", r"\1{\2}"),
+    (r"\\sqrt\s*(\d+|[a-z](?![a-z]))", lambda found: _root(found)),
+    (r"(?<![\\a-zA-Z])\\?sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    (r"(?<![\\a-zA-Z])(?:pi)(?![a-zA-Z])", r"\\pi "),
+    (r"(?<![\\a-zA-Z])(?:inf|infinity|oo)(?![a-zA-Z])", r"\\infty "),
+    (r"\*\*", "^"),
+    (r"<=", r"\\le "),
+    (r">=", r"\\ge "),
+    (r"\\(?:leq|leqslant)(?![a-zA-Z])", r"\\le "),
+    (r"\\(?:geq|geqslant)(?![a-zA-Z])", r"\\ge "),
+    (r"\\%", "%"),
+    (r"\^\s*\{?\s*(?:\\text\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-z]))\s*\}?", ""),
+    (r"(?<=\d)(?:\\text\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))", ""),
+    (r"(?:,\s*)?(?:\\text\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![\\a-zA-Z])(?:and|or)(?![a-zA-Z]))", ", "),
+    (r"\s+", " "),
 ]
 _MIXED = re.compile(r"(?<![\w.}/^_])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}|(?<![\w.}/^_])(\d+) (\d+)/(\d+)(?![\d/.])")
 
@@ -54,7 +83,7 @@ def plain(text: str) -> str:
     """Returns an answer in one notation: TeX and ASCII, without what is only for the eye."""
     text = "".join(map(_character, text))
     for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
+        text = re.sub(pattern, replacement, text)
     text = _MIXED.sub(_improper, text).strip(" .,;:`")
     while (whole := WRAPPED.fullmatch(text) or re.fullmatch(r"\{([^{},]*)\}", text)) is not None:
         text = whole[1].strip(" .,;:")

@@ -7,21 +7,50 @@ from fractions import Fraction
 from clipo_train.judges._answers import WRAPPED
 
 _UNITS = {
-    **{"m": "meter metre", "cm": "centimeter centimetre", "mm": "millimeter millimetre", "km": "kilometer kilometre"},
-    **{"g": "gram gm", "kg": "kilogram", "mg": "milligram", "l": "liter litre", "ml": "milliliter millilitre"},
-    **{"s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "yr": "year"},
-    **{
-        "ft": "feet foot",
-        "in": "inch inche",
-        "yd": "yard",
-        "mi": "mile",
-        "lb": "pound",
-        "oz": "ounce",
-        "gal": "gallon",
-    },
-    **{"usd": "dollar buck", "eur": "euro", "gbp": "", "jpy": "yen", "cent": "", "degree": "deg", "rad": "radian"},
-    **{"am": "", "pm": "", "n": "newton", "j": "joule", "w": "watt", "v": "volt", "hz": "hertz", "pa": "pascal"},
-    **{"k": "kelvin", "c": "celsius", "f": "fahrenheit", "percent": "% percentage pct", "kwh": "", "acre": ""},
+    "m": "meter metre",
+    "cm": "centimeter centimetre",
+    "mm": "millimeter millimetre",
+    "km": "kilometer kilometre",
+    "g": "gram gm",
+    "kg": "kilogram",
+    "mg": "milligram",
+    "l": "liter litre",
+    "ml": "milliliter millilitre",
+    "s": "sec second",
+    "min": "minute",
+    "h": "hr hour",
+    "day": "",
+    "week": "",
+    "month": "",
+    "yr": "year",
+    "ft": "feet foot",
+    "in": "inch inche",
+    "yd": "yard",
+    "mi": "mile",
+    "lb": "pound",
+    "oz": "ounce",
+    "gal": "gallon",
+    "usd": "dollar buck",
+    "eur": "euro",
+    "gbp": "",
+    "jpy": "yen",
+    "cent": "",
+    "degree": "deg",
+    "rad": "radian",
+    "am": "",
+    "pm": "",
+    "n": "newton",
+    "j": "joule",
+    "w": "watt",
+    "v": "volt",
+    "hz": "hertz",
+    "pa": "pascal",
+    "k": "kelvin",
+    "c": "celsius",
+    "f": "fahrenheit",
+    "percent": "% percentage pct",
+    "kwh": "",
+    "acre": "",
 }
 _KNOWN = {name: unit for unit, names in _UNITS.items() for name in (unit, *names.split())}
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -42,7 +71,17 @@ _RATIO = re.compile(
 _BASE = re.compile(
     r"\(?\s*(-?[0-9A-Za-z]*\d[0-9A-Za-z,\s]*?)\s*\)?(?:\s*_\s*\{?\s*(\w+)\s*\}?|\s*(?:in\s+)?base\s*(\w+))"
 )
-_BASES = {name: str(base) for base, name in enumerate("two three four five six seven eight nine ten".split(), start=2)}
+_BASES = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
 
 
 @dataclass(frozen=True)
@@ -134,7 +173,8 @@ def _tokens(suffix: str) -> list[str]:
     r"""Returns the units and words of a suffix, each as its usual sign, as in `['mi', '/h']` or `['cm^2']`."""
     suffix = suffix.replace("\\cdot", " ").replace("p.m", "pm").replace("a.m", "am").replace("mph", "mi/h")
     suffix = re.sub(r"\s*(?:/|\bper\b)\s*", " /", suffix.replace("kmh", "km/h")).replace(".", " ")
-    found, power = [], ""
+    found: list[str] = []
+    power = ""
     for slash, word, exponent in re.findall(r"(/?)([a-z%]+)(?:\s*\^\s*\{?\s*(-?\d)\s*\}?)?", suffix):
         if word in ("square", "sq", "squared", "cubic", "cu", "cubed"):
             power = "^2" if word.startswith("s") else "^3"
