@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clipo_train.judges import boxed, boxes, choice, math, math_unjudgeable, multiple_choice
 from clipo_train.judges._answers import _spans
 from clipo_train.types import Example
+from tests.train.answers import BOXED, CHOICES, IN_TEXT
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,21 @@ MATH_ROWS = RULES[: RULES.index("| chosen |")].count("\n| `")
 def test_the_tables_of_the_docs(row: int, truth: str, completion: str, verdict: str) -> None:
     judge = math if row < MATH_ROWS else multiple_choice
     assert judge(Example("?", truth, "docs"), completion).success is (verdict == "correct")
+
+
+@pytest.mark.parametrize(("truth", "answer", "right"), BOXED)
+def test_answers_in_a_box(truth: str, answer: str, right: bool) -> None:
+    assert math(Example("?", truth, "math"), f"So it is \\boxed{{{answer}}}.").success is right
+
+
+@pytest.mark.parametrize(("truth", "completion", "right"), IN_TEXT)
+def test_where_the_final_answer_stands(truth: str, completion: str, right: bool) -> None:
+    assert math(Example("?", truth, "math"), completion).success is right
+
+
+@pytest.mark.parametrize(("completion", "option"), CHOICES)
+def test_the_option_that_a_completion_chooses(completion: str, option: str | None) -> None:
+    assert choice(completion) == option
 
 
 @pytest.mark.parametrize("truth", ["", " ", "\\boxed{}", "$$", "####", "."])

@@ -1,6 +1,7 @@
 r"""Mathematics: words, units, bases, lists and exact numbers are compared here, and algebra by math-verify."""
 
 import functools
+import itertools
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from clipo_train.types import Example, Verdict
 _LONGEST = 1000
 """Characters of a final answer; a longer one must be the ground truth to the letter."""
 _LARGEST_EXPONENT, _LARGEST_POWER_OF_SUM, _LARGEST_FACTORIAL = 10_000, 30, 5_000
+_DEEPEST = 25
 
 
 def math(example: Example, completion: str) -> Verdict:
@@ -145,7 +147,10 @@ def _without_name(truth: str, said: str) -> tuple[str, str]:
 
 
 def _too_large(text: str) -> bool:
-    """Whether an answer has powers or factorials that would take a computer algebra system very long."""
+    """Whether an answer has powers, factorials or brackets that would take math-verify very long."""
+    depths = itertools.accumulate((character in "([{") - (character in ")]}") for character in text)
+    if max(depths, default=0) > _DEEPEST:
+        return True
     towers = re.findall(r"\^[\s{(]*-?(\d+)[\s)}]*\^[\s{(]*(\d+)(?=[\s)}]*(\^)?)", text)
     if any(
         more or len(low) > 2 or len(high) > 2 or int(low) ** int(high) > _LARGEST_EXPONENT for low, high, more in towers
