@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from clipo_train.judges import boxed, boxes, choice, math, math_unjudgeable, multiple_choice
 from clipo_train.judges._answers import _spans
 from clipo_train.types import Example
-from tests.train.answers import BOXED, CHOICES, IN_TEXT
+
+from .answers import BOXED, CHOICES, IN_TEXT
 
 
 @pytest.mark.parametrize(

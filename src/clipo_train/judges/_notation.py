@@ -84,9 +84,9 @@ def plain(text: str) -> str:
     text = "".join(map(_character, text))
     for pattern, replacement in _REWRITES:
         text = re.sub(pattern, replacement, text)
-    text = _MIXED.sub(_improper, text).strip(" .,;:`")
+    text = _MIXED.sub(_improper, text).lstrip(" ,;:`").rstrip(" .,;:`")
     while (whole := WRAPPED.fullmatch(text) or re.fullmatch(r"\{([^{},]*)\}", text)) is not None:
-        text = whole[1].strip(" .,;:")
+        text = whole[1].lstrip(" ,;:").rstrip(" .,;:")
     return text
 
 

@@ -150,6 +150,8 @@ def quantity(text: str) -> Quantity:
         return Quantity(text)
     core, suffix = found.groups()
     wrapped = "\\text" in suffix or "%" in suffix
+    if not wrapped and re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", core):  # letters on both sides are variables
+        return Quantity(text)
     tokens = _tokens(WRAPPED.sub(r" \1 ", suffix).lower())
     known = frozenset(token for token in tokens if token.lstrip("/").partition("^")[0] in _UNITS)
     words = frozenset(tokens) - known - set(_SCALES)
