@@ -47,11 +47,7 @@ def test_an_unknown_source_is_refused_before_the_first_step(
     ("verifier", "rows", "got"),
     [
         ("arithmetic", [Example("How many?", "2", "s")], "got the prompt 'How many\\?' in row 0 of 'set'"),
-        (
-            "math",
-            examples("2", "So \\boxed{}."),
-            r"got the empty ground truth 'So \\\\\\\\boxed\{\}\.' in row 1 of 'set'",
-        ),
+        ("math", examples("2", "  "), "got the empty ground truth '  ' in row 1 of 'set'"),
         ("multiple_choice", examples("B", "A or B"), "got the ground truth 'A or B' in row 1 of 'set'"),
     ],
 )

@@ -1,7 +1,7 @@
 r"""Judges: functions of (example, completion) that say whether the completion is correct.
 
-`clipo_train.verifiers` runs them. They are thin: whether two expressions are equal is math-verify's business, and what
-a task of reasoning-gym accepts is reasoning-gym's. Ours is only where the final answer stands in a completion.
+`clipo_train.verifiers` runs them. Where the final answer stands, and how words, units, bases, lists and exact numbers
+compare, is ours; algebra is math-verify's, and what a task of reasoning-gym accepts is reasoning-gym's.
 """
 
 from clipo_train.judges._answers import boxed, boxes
