@@ -97,7 +97,7 @@ def _reasoning_gym(example: Example) -> str | None:
 
 _UNJUDGEABLE: Mapping[str, Callable[[Example], str | None]] = {
     "arithmetic": _arithmetic,
-    "math": judges.unjudgeable,
+    "math": judges.math_unjudgeable,
     "multiple_choice": _multiple_choice,
     "reasoning_gym": _reasoning_gym,
 }

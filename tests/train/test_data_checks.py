@@ -47,8 +47,8 @@ GYM = {"task": "chain_sum", "entry": {"answer": "2", "metadata": {}}}
     [
         ("arithmetic", Example("1+1=", "2", "s"), Example("How many?", "2", "s"), "the prompt 'How many?'"),
         ("multiple_choice", Example("?", "B", "s"), Example("?", "A or B", "s"), "the ground truth 'A or B'"),
-        ("math", Example("?", "7", "s"), Example("?", "So it is $\\boxed{}$.", "s"), "the ground truth"),
-        ("math", Example("?", "7", "s"), Example("?", " ", "s"), "the ground truth ' '"),
+        ("math", Example("?", "7", "s"), Example("?", "So it is $\\boxed{}$.", "s"), "the empty ground truth"),
+        ("math", Example("?", "7", "s"), Example("?", " ", "s"), "the empty ground truth ' '"),
         (
             "reasoning_gym",
             Example("?", "2", "s", GYM),

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipo_train.judges import boxed, boxes, choice, math, multiple_choice, unjudgeable
+from clipo_train.judges import boxed, boxes, choice, math, math_unjudgeable, multiple_choice
 from clipo_train.judges._answers import _spans
 from clipo_train.types import Example
+
+from .answers import BOXED, CHOICES, IN_TEXT
 
 
 @pytest.mark.parametrize(
@@ -106,11 +108,26 @@ def test_the_tables_of_the_docs(row: int, truth: str, completion: str, verdict: 
     assert judge(Example("?", truth, "docs"), completion).success is (verdict == "correct")
 
 
+@pytest.mark.parametrize(("truth", "answer", "right"), BOXED)
+def test_answers_in_a_box(truth: str, answer: str, right: bool) -> None:
+    assert math(Example("?", truth, "math"), f"So it is \\boxed{{{answer}}}.").success is right
+
+
+@pytest.mark.parametrize(("truth", "completion", "right"), IN_TEXT)
+def test_where_the_final_answer_stands(truth: str, completion: str, right: bool) -> None:
+    assert math(Example("?", truth, "math"), completion).success is right
+
+
+@pytest.mark.parametrize(("completion", "option"), CHOICES)
+def test_the_option_that_a_completion_chooses(completion: str, option: str | None) -> None:
+    assert choice(completion) == option
+
+
 @pytest.mark.parametrize("truth", ["", " ", "\\boxed{}", "$$", "####", "."])
 def test_a_ground_truth_that_no_completion_can_match(truth: str) -> None:
-    assert unjudgeable(Example("?", truth, "math")) is not None
+    assert math_unjudgeable(Example("?", truth, "math")) is not None
     assert not math(Example("?", truth, "math"), f"\\boxed{{{truth}}}").success
-    assert unjudgeable(Example("?", "\\emptyset", "math")) is None
+    assert math_unjudgeable(Example("?", "\\emptyset", "math")) is None
 
 
 def _spellings(value: Fraction) -> list[str]:

@@ -1,71 +1,62 @@
-r"""Multiple choice: the letter of an option."""
+r"""Multiple choice: the letter, or the number, of an option."""
 
 import re
 import unicodedata
 
-from clipo_train.judges._answers import WRAPPED, braced, final_boxes, tagged
+from clipo_train.judges._answers import WRAPPED, braced, marked_answer
 from clipo_train.types import Example, Verdict
 
 _TAIL = 1000
-"""Characters at the end of a completion without a box in which a choice is looked for."""
-_MARKS = " $*_`\n\t"
-_LABEL = r"(?:the\s+)?(?:option|choice|answer)\s*:?\s*"
+_LETTER = r"(?P<letter>[A-Za-z]|\d{1,2}(?![.,]?\d))"
+_BEFORE = (
+    r"[\s:*_$\"'`(\[{]*(?:the\s+)?(?:(?:correct|right|best)\s+)?(?:option|choice|answer(?:\s+is|:))?[\s:*_$\"'`(\[{]*"
+)
+_AFTER = (
+    r"(?=[\"'`*_$\]})]*(?:$|[.,;:)\]}*\n]|\s+[-–—]\s|\s+(?:because|since|as|for)\b"
+    r"|\s+is\s+(?:the\s+)?(?:correct|right)\b))"
+)
+_CHOICE = re.compile(_BEFORE + _LETTER + _AFTER, flags=re.IGNORECASE)
+_ANOTHER = re.compile(
+    r"[\s.)\]*]*(?:[,;/&]|or\b|and\b)[\s]*(?:or\b|and\b)?[\s(*]*(?:[A-Z](?![\w'])|[a-z](?=[\s).*]*(?:$|[,;])))"
+)
 _ANNOUNCED = re.compile(
-    r"(?i:\b(?:answer|option|choice)\s{0,9}(?:is|would be|must be|should be|:)\s{0,9}:?\s{0,9}(?:option\s|choice\s)?)"
-    r"[\s*_$`]{0,9}(\([A-Za-z]\)|[A-Za-z](?![A-Za-z'’]))(?=([^\n]{0,80}))"
+    r"\b(?:answer|(?:correct|right|best)\s+(?:option|choice))\b(?:\s+(?:is|would be|must be|should be)\b|\s*[*_]*[:=])",
+    flags=re.IGNORECASE,
 )
-_OPTION_IS = re.compile(
-    r"(?i:\b(?:option|choice))\s{1,9}\(?([A-Z])\)?\s{1,9}is\s{1,9}(?:the\s)?(?:correct|right|answer)()"
-)
-_OTHER_TOO = re.compile(
-    r"[\s*_$`)]*(?:,|/|&|\bor\b|\band\b|\bnor\b)\s*(?:(?:or|and)\s)?[\s*_$`(]*(?:[A-Z](?![A-Za-z])|[a-z]\W*\Z)"
-)
+_LAST = re.compile(r"\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Ss]elect|[Pp]ick)\s+[(*]*([A-Z])[\s).*]*$")
 
 
 def multiple_choice(example: Example, completion: str) -> Verdict:
-    r"""Compares the letter that a completion chooses with the answer's; docs/data.md states the rules.
-
-    The choice stands in the last `\boxed{}` or `<answer>` tag, else after `answer is` or `answer:`, else alone on the
-    last line. The option's text may follow the letter, as in `\boxed{B. four}`. Two letters are no choice.
-    """
+    """Compares the option that a completion chooses with the ground truth; docs/data.md states the rules."""
     truth, said = choice(example.answer), choice(completion)
     success = said is not None and said == truth
     return Verdict(success, float(success), answer=said)
 
 
 def choice(text: str) -> str | None:
-    """Returns the letter that a text chooses, or None."""
-    inside = braced(tagged(text))
-    boxed = final_boxes(inside)
-    if boxed is not None:
-        return _letter(boxed[:_TAIL])
-    tail = WRAPPED.sub(r"\1", unicodedata.normalize("NFKC", inside[-_TAIL:].strip()))
-    found = [*_ANNOUNCED.finditer(tail), *_OPTION_IS.finditer(tail)]
-    if found:
-        last = max(found, key=lambda match: match.start(1))
-        return last[1].strip("()").upper() if _ends(last[1], last[2]) else None
-    lines = tail.splitlines()
-    return _letter(lines[-1]) if lines else None
+    r"""Returns the option that a text chooses, as a capital letter or a number; None if it chooses none or several.
+
+    It stands in the last box or `<answer>` tag; else after the last `answer is` or `answer:`; else it is the last line,
+    or ends it, as in `so I choose option B`. The option's text may follow the letter, as in `B. four`.
+    """
+    marked = marked_answer(braced(text))
+    if marked is not None:
+        return _option(marked)
+    tail = text[-_TAIL:]
+    announced = list(_ANNOUNCED.finditer(tail))
+    if announced:
+        return _option(tail[announced[-1].end() :])
+    last = tail.strip().rpartition("\n")[2]
+    chosen = _LAST.search(last)
+    return chosen[1] if chosen else _option(last)
 
 
-def _letter(text: str) -> str | None:
-    """Returns the letter of a text that is nothing else but a choice."""
-    text = unicodedata.normalize("NFKC", text)
-    while (inner := WRAPPED.sub(r"\1", text)) != text:
-        text = inner
-    text = re.sub(rf"^{_LABEL}(?=\W*[A-Za-z](?![A-Za-z]))", "", text.strip(_MARKS), flags=re.IGNORECASE)
-    found = re.fullmatch(r"[\s*_$`]*\(?([A-Za-z])(?:[\s*_$`]*[.:)](.*))?", text.strip(_MARKS), flags=re.DOTALL)
-    if found is None or _OTHER_TOO.match(found[2] or "") or re.search(r"(?:^|\s)\(?[A-Z][.:)]\s", found[2] or ""):
+def _option(text: str) -> str | None:
+    """Returns the option that a text begins with, where no other one stands beside it."""
+    text = WRAPPED.sub(
+        r"\1", WRAPPED.sub(r"\1", unicodedata.normalize("NFKC", text).replace("\\(", "(").replace("\\)", ")"))
+    )
+    found = _CHOICE.match(text.strip())
+    if not found or _ANOTHER.match(text.strip(), found.end()):
         return None
-    return found[1].upper()
-
-
-def _ends(letter: str, rest: str) -> bool:
-    """Whether the choice ends with its letter, rather than the letter being a word of a sentence."""
-    if _OTHER_TOO.match(rest):
-        return False
-    if letter.startswith("("):
-        return True
-    if re.match(r"[\s*_$`]*(?:$|[.,;:)*])|\s+(?:because|since|as)\b", rest):
-        return True
-    return letter in "BCDEFGHJKLMNOPQRSTUVWXYZ" and re.match(r"\s", rest) is not None
+    return found["letter"].upper()
