@@ -18,6 +18,7 @@ those in `.pt` are read by `torch.load(..., weights_only=True)`.
 import json
 import logging
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,8 +50,9 @@ from clipo_train.parallel import gather_list
 from clipo_train.policy import load_policy, require_finite_weights
 from clipo_train.random_state import random_state, restore_random_states
 
-_PREFIX = "step-"
+_NAME = re.compile(r"step-([0-9]{8})")
 _WEIGHTS = Path("policy", "model.safetensors")
+_FACTS = "clipo.json"
 _FREE = (
     *("run_dir", "resume", "steps", "evaluation", "logging", "checkpoint"),
     *("model.gradient_checkpointing", "data.verifier_workers", "optimizer.micro_batch_size"),
@@ -96,7 +98,7 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
         optimizer = get_optimizer_state_dict(learner.model, learner.optimizer, options=options)
     states = gather_list([random_state()], accelerator)
     if accelerator.is_main_process:
-        with whole_folder(config.run_dir / "checkpoints" / f"{_PREFIX}{position.step:08d}") as folder:
+        with whole_folder(config.run_dir / "checkpoints" / f"step-{position.step:08d}") as folder:
             _write_policy(folder / "policy", learner, weights)
             torch.save({"optimizer": optimizer, "schedule": learner.scheduler.state_dict()}, folder / "optimizer.pt")
             if head is not None:
@@ -104,7 +106,7 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
             torch.save(states, folder / "random.pt")
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             facts = position._asdict() | {"processes": len(states), "model": _signature(learner.policy)}
-            (folder / "clipo.json").write_text(json.dumps(facts, indent=2))
+            (folder / _FACTS).write_text(json.dumps(facts, indent=2))
         _tidy(config)
     accelerator.wait_for_everyone()
 
@@ -122,7 +124,7 @@ def check_unchanged(config: TrainConfig) -> None:
     with _readable(checkpoints[-1]):
         began = load_config(checkpoints[-1] / "config.yaml")
         saved, own = (flatten(yaml.safe_load(dump_config(it))) for it in (began, config))
-        step = int(json.loads((checkpoints[-1] / "clipo.json").read_text())["step"])
+        step = int(json.loads((checkpoints[-1] / _FACTS).read_text())["step"])
     changed = [
         f"{name} {own.get(name)!r} (was {saved.get(name)!r})"
         for name in sorted(saved.keys() | own.keys())
@@ -154,7 +156,7 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
         return None
     latest = checkpoints[-1]
     with _readable(latest):
-        facts = json.loads((latest / "clipo.json").read_text())
+        facts = json.loads((latest / _FACTS).read_text())
         position = Position(*(facts[name] for name in Position._fields))
         _check_model(latest, facts["model"], learner)
         _restore(latest, learner)
@@ -178,7 +180,7 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
     Raises:
         ConfigError: There is no such checkpoint, it cannot be read, or the folder exists.
     """
-    checkpoints = {int(path.name.removeprefix(_PREFIX)): path for path in _complete(run_dir)}
+    checkpoints = {int(path.name.removeprefix("step-")): path for path in _complete(run_dir)}
     if not checkpoints:
         raise ConfigError(f"run: expected the folder of a run with a checkpoint, got {str(run_dir)!r}")
     if step is not None and step not in checkpoints:
@@ -205,14 +207,16 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 
 
 def _complete(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "checkpoints").glob(f"{_PREFIX}*"))
+    """A run's checkpoints, in order. A folder of another name, such as a copy `step-00000020-best`, is the user's."""
+    return sorted(path for path in (run_dir / "checkpoints").glob("*") if path.is_dir() and _NAME.fullmatch(path.name))
 
 
 def _tidy(config: TrainConfig) -> None:
     """Drops older checkpoints, and what a killed run has left."""
-    sweep(config.run_dir / "checkpoints")
+    sweep(config.run_dir / "checkpoints", _NAME)
     for old in _complete(config.run_dir)[: -config.checkpoint.keep]:
-        drop(old)
+        if (old / _FACTS).is_file() and not old.is_symlink():  # one of ours
+            drop(old)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Where a run may write, and folders and files that appear whole or not at all."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,28 +37,37 @@ def check_can_create(folder: Path, field: str) -> None:
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
     """A folder to fill in the block, which gets its name, and replaces an older one, when all of it is on the disk."""
-    unfinished = final.with_name(f"{_HIDDEN[0]}{final.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished, dropped = (final.with_name(f"{beginning}{final.name}") for beginning in _HIDDEN)
+    _remove(unfinished)
+    _remove(dropped)
     unfinished.mkdir(parents=True)
-    yield unfinished
-    _flush(*unfinished.rglob("*"), unfinished)
+    try:
+        yield unfinished
+        _flush(*unfinished.rglob("*"), unfinished)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     if final.exists():
-        drop(final)
+        final.rename(dropped)
     unfinished.rename(final)
     _flush(final.parent)
+    _remove(dropped)
 
 
 def drop(folder: Path) -> None:
     """Removes a folder, which loses its name first: what is left of it after a kill is not taken for the whole."""
-    dropped = folder.rename(folder.with_name(f"{_HIDDEN[1]}{folder.name}"))
-    shutil.rmtree(dropped)
+    dropped = folder.with_name(f"{_HIDDEN[1]}{folder.name}")
+    _remove(dropped)
+    folder.rename(dropped)
+    _remove(dropped)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a killed run has left of `whole_folder` and `drop` in a folder."""
+def sweep(folder: Path, name: re.Pattern[str]) -> None:
+    """Removes what a killed run has left of `whole_folder` and `drop` in a folder, for folders of such a name."""
     for beginning in _HIDDEN:
         for path in folder.glob(f"{beginning}*"):
-            shutil.rmtree(path)
+            if name.fullmatch(path.name.removeprefix(beginning)):
+                _remove(path)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -65,6 +75,14 @@ def write_whole(path: Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder or a file, if there is one; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.exists() or path.is_symlink():
+        path.unlink()
 
 
 def _flush(*paths: Path) -> None:

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clipo_train.cli import main
 from clipo_train.config.files import load_config
+from clipo_train.folders import drop, whole_folder
 from clipo_train.metrics import MetricsLog
 from clipo_train.report import load_metrics
 from clipo_train.testbed.warm_start import build_model
@@ -231,3 +232,70 @@ def test_a_resumed_run_has_the_same_schedule_and_prompts(
         taken = [prompts[n] for step in range(5) for n in (4 * step, 4 * step + 1)]
         for epoch in range(10 // rows):
             assert len(set(taken[epoch * rows : (epoch + 1) * rows])) == rows
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """The files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_our_checkpoints_are_dropped_resumed_and_exported(run: Path, tmp_path: Path) -> None:
+    folder = run / "checkpoints"
+    for name in ("step-00000001-best", "step-00000009-best", "step-9", "best", ".dropped-mine", ".unfinished-mine"):
+        shutil.copytree(folder / "step-00000001", folder / name)
+    (folder / "step-00000000").mkdir()  # of a checkpoint's name, but not one
+    (folder / "step-00000000" / "notes.txt").write_text("mine")
+    (folder / "step-00000007").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "clipo.json").write_text("{}")
+    (folder / "step-00000000-link").symlink_to(tmp_path / "elsewhere")
+    before = {name: text for name, text in tree(folder).items() if not name.startswith("step-0000000")}
+    for name in (".unfinished-step-00000003", ".dropped-step-00000001"):  # what a kill leaves
+        shutil.copytree(folder / "step-00000001", folder / name)
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    assert tree(tmp_path / "out") == tree(run / "final")
+    assert resume(run, "--steps", "3", "--checkpoint.keep", "1") == 0
+    ours = {"step-00000003"}
+    users = {"step-00000001-best", "step-00000009-best", "step-9", "best", ".dropped-mine", ".unfinished-mine"}
+    users |= {"step-00000000", "step-00000007", "step-00000000-link"}
+    assert {path.name for path in folder.iterdir()} == ours | users
+    assert before.items() <= tree(folder).items()
+    assert (folder / "step-00000000" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("left", ["folder", "file", "link", "half"])
+def test_a_folder_is_replaced_whatever_a_kill_has_left(left: str, tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").write_text("mine")
+    for path in (tmp_path / ".dropped-final", tmp_path / ".unfinished-final"):
+        if left == "folder":
+            shutil.copytree(tmp_path / "elsewhere", path)
+        elif left == "file":
+            path.write_text("old")
+        elif left == "link":
+            path.symlink_to(tmp_path / "elsewhere")
+        else:
+            path.mkdir()
+    for text in ("old", "new"):
+        with whole_folder(final) as folder:
+            (folder / "file").write_text(text)
+        assert tree(final) == {"file": text.encode()}
+    shutil.copytree(final, tmp_path / ".dropped-final")
+    drop(final)
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere"}
+    assert (tmp_path / "elsewhere" / "kept").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_filled_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "file").write_text("old")
+
+    def fill() -> None:
+        with whole_folder(tmp_path / "final") as folder:
+            (folder / "file").write_text("n")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill()
+    assert tree(tmp_path) == {"final/file": b"old"}
