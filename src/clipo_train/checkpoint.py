@@ -18,7 +18,6 @@ those in `.pt` are read by `torch.load(..., weights_only=True)`.
 import json
 import logging
 import pickle
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +41,7 @@ from transformers import PreTrainedModel
 from clipo_train.config import ModelConfig, TrainConfig
 from clipo_train.config.files import dump_config, flatten, load_config
 from clipo_train.errors import ConfigError
-from clipo_train.folders import check_can_create, drop, sweep, whole_folder
+from clipo_train.folders import BEGUN, CHECKPOINT, check_can_create, checkpoints, drop, remove, sweep, whole_folder
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.lora import add_lora, save_policy
@@ -50,7 +49,6 @@ from clipo_train.parallel import gather_list
 from clipo_train.policy import load_policy, require_finite_weights
 from clipo_train.random_state import random_state, restore_random_states
 
-_NAME = re.compile(r"step-([0-9]{8})")
 _WEIGHTS = Path("policy", "model.safetensors")
 _FACTS = "clipo.json"
 _FREE = (
@@ -118,13 +116,13 @@ def check_unchanged(config: TrainConfig) -> None:
         ConfigError: The latest checkpoint is further than the run would go, or a field is not what it was then that
             changes what the run trains to.
     """
-    checkpoints = _complete(config.run_dir)
-    if not checkpoints:
+    latest = latest_checkpoint(config.run_dir)
+    if latest is None:
         return
-    with _readable(checkpoints[-1]):
-        began = load_config(checkpoints[-1] / "config.yaml")
+    with _readable(latest):
+        began = load_config(latest / "config.yaml")
         saved, own = (flatten(yaml.safe_load(dump_config(it))) for it in (began, config))
-        step = int(json.loads((checkpoints[-1] / _FACTS).read_text())["step"])
+        step = int(json.loads((latest / _FACTS).read_text())["step"])
     changed = [
         f"{name} {own.get(name)!r} (was {saved.get(name)!r})"
         for name in sorted(saved.keys() | own.keys())
@@ -149,12 +147,11 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
     Raises:
         ConfigError: It cannot be read, or is that of another model.
     """
-    checkpoints = _complete(learner.config.run_dir)
-    if not checkpoints:
+    latest = latest_checkpoint(learner.config.run_dir)
+    if latest is None:
         if learner.accelerator.is_main_process:
             _log.warning("resume: no checkpoint in %r yet: the run begins", str(learner.config.run_dir))
         return None
-    latest = checkpoints[-1]
     with _readable(latest):
         facts = json.loads((latest / _FACTS).read_text())
         position = Position(*(facts[name] for name in Position._fields))
@@ -180,15 +177,15 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
     Raises:
         ConfigError: There is no such checkpoint, it cannot be read, or the folder exists.
     """
-    checkpoints = {int(path.name.removeprefix("step-")): path for path in _complete(run_dir)}
-    if not checkpoints:
+    found = {int(path.name.removeprefix("step-")): path for path in checkpoints(run_dir)}
+    if not found:
         raise ConfigError(f"run: expected the folder of a run with a checkpoint, got {str(run_dir)!r}")
-    if step is not None and step not in checkpoints:
-        raise ConfigError(f"step: expected one of {', '.join(map(str, checkpoints))}, got {step}")
+    if step is not None and step not in found:
+        raise ConfigError(f"step: expected one of {', '.join(map(str, found))}, got {step}")
     if folder.exists():
         raise ConfigError(f"out: expected a new folder, got {str(folder)!r}, which exists")
     check_can_create(folder, "out")
-    checkpoint = checkpoints[max(checkpoints) if step is None else step]
+    checkpoint = found[max(found) if step is None else step]
     config = load_config(checkpoint / "config.yaml")
     if config.model.lora is None:
         policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=config.model.dtype))
@@ -203,18 +200,14 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """The folder of a run's latest checkpoint, if it has one."""
-    return max(_complete(run_dir), default=None)
-
-
-def _complete(run_dir: Path) -> list[Path]:
-    """A run's checkpoints, in order. A folder of another name, such as a copy `step-00000020-best`, is the user's."""
-    return sorted(path for path in (run_dir / "checkpoints").glob("*") if path.is_dir() and _NAME.fullmatch(path.name))
+    return max(checkpoints(run_dir), default=None)
 
 
 def _tidy(config: TrainConfig) -> None:
     """Drops older checkpoints, and what a killed run has left."""
-    sweep(config.run_dir / "checkpoints", _NAME)
-    for old in _complete(config.run_dir)[: -config.checkpoint.keep]:
+    sweep(config.run_dir / "checkpoints", CHECKPOINT)
+    remove(config.run_dir / BEGUN)
+    for old in checkpoints(config.run_dir)[: -config.checkpoint.keep]:
         if (old / _FACTS).is_file() and not old.is_symlink():  # one of ours
             drop(old)
 

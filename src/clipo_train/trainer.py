@@ -1,7 +1,7 @@
 """The reference trainer, from prompts to an updated policy. Read `Trainer.train`, then `Trainer._step`."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.evaluation import checked, configured_verifier, load_evaluator
-from clipo_train.folders import check_run_dir, write_whole
+from clipo_train.folders import BEGUN, check_run_dir, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner, Scores
 from clipo_train.measures import describe, describe_process, sample_rows
@@ -31,6 +31,7 @@ from clipo_train.report import write_report
 from clipo_train.rollout import Generation, Rollouts
 from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
+from clipo_train.run_lock import locked
 from clipo_train.special_tokens import describe_ends
 
 
@@ -87,21 +88,25 @@ class Trainer:
         Returns:
             The path of the report.
         """
+        with self._own_run_dir():
+            with self.verifier, closing(self.engine), self.progress, self._last_checkpoint_named():
+                self._train()
+            return self.finish()
+
+    def _train(self) -> None:
         config = self.config
-        with self.verifier, closing(self.engine), self.progress, self._last_checkpoint_named():
-            unlogged = self._open_run_dir()
-            if unlogged is not None:
-                self._log(unlogged)
-            elif self.step == 0 and config.evaluation.initial:
-                self.metrics.log(0, self.evaluator.run(self.engine))
-            task = self.progress.add_task("training", total=config.steps, completed=self.step, note="")
-            while self.step < config.steps:
-                metrics = self._step()
-                if self._due(config.checkpoint.every):
-                    self.save(metrics)
-                self._log(metrics)
-                self.progress.update(task, advance=1, note=_headline(metrics))
-        return self.finish()
+        unlogged = self._open_run_dir()
+        if unlogged is not None:
+            self._log(unlogged)
+        elif self.step == 0 and config.evaluation.initial:
+            self.metrics.log(0, self.evaluator.run(self.engine))
+        task = self.progress.add_task("training", total=config.steps, completed=self.step, note="")
+        while self.step < config.steps:
+            metrics = self._step()
+            if self._due(config.checkpoint.every):
+                self.save(metrics)
+            self._log(metrics)
+            self.progress.update(task, advance=1, note=_headline(metrics))
 
     def _log(self, metrics: dict[str, float]) -> None:
         """Writes a step's metrics, with those of an evaluation where one is due.
@@ -224,8 +229,26 @@ class Trainer:
         if not self.progress.disable:
             self.progress.console.print(describe_ends(self.learner.policy, self.learner.tokenizer), markup=False)
 
+    @contextmanager
+    def _own_run_dir(self) -> Iterator[None]:
+        """The run's folder, locked by the main process; what was allowed in `__init__` must still be so."""
+        run_dir, refusal = self.config.run_dir, ""
+        with ExitStack() as held:
+            if self.accelerator.is_main_process:
+                try:
+                    run_dir.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(locked(run_dir))
+                    check_run_dir(run_dir, resume=self.config.resume)
+                except ConfigError as error:
+                    refusal = str(error)
+            refusal = gather_list([refusal], self.accelerator)[0]
+            if refusal:
+                with self.verifier, closing(self.engine):
+                    raise ConfigError(refusal)
+            yield
+
     def _open_run_dir(self) -> dict[str, float] | None:
-        """Creates the run's folder, or continues in it.
+        """Begins the run in its folder, or goes on.
 
         Returns:
             The metrics of the last step, if the run ended between its checkpoint and its line in the log.
@@ -239,7 +262,8 @@ class Trainer:
         accelerator.wait_for_everyone()  # until all have looked whether the folder exists
         logged = 0
         if accelerator.is_main_process:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            if position is None:
+                (run_dir / BEGUN).touch()
             write_whole(run_dir / "config.yaml", dump_config(self.config))
             logged = self.metrics.rewind(-1 if position is None else position.step)
         accelerator.init_trackers(self.config.logging.project, flat_config(self.config))

@@ -1,11 +1,14 @@
 """What is in a checkpoint, who may read it, and that a resumed run has the same schedule and the same prompts."""
 
+import errno
+import fcntl
 import json
 import os
 import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,9 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clipo_train.cli import main
 from clipo_train.config.files import load_config
+from clipo_train.errors import ConfigError
 from clipo_train.folders import drop, whole_folder
 from clipo_train.metrics import MetricsLog
 from clipo_train.report import load_metrics
+from clipo_train.run_lock import locked
 from clipo_train.testbed.warm_start import build_model
 from clipo_train.trainer import Trainer
 
@@ -129,13 +134,108 @@ def test_steps_evaluation_and_logging_may_change(run: Path) -> None:
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
 
 
-def test_a_run_without_a_checkpoint_begins_and_says_so(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    expected = load_file(run / "final" / "model.safetensors")
-    shutil.rmtree(run / "checkpoints")
+def test_a_run_without_a_checkpoint_begins_and_says_so(
+    config_file: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_file(checkpoint={"every": 0})
+    with interrupted_at(1), pytest.raises(KeyboardInterrupt):
+        Trainer(load_config(config)).train()
+    run = load_config(config).run_dir
     assert resume(run) == 0
     assert caplog.messages == [f"resume: no checkpoint in {str(run)!r} yet: the run begins"]
-    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
-    assert all(value.equal(expected[name]) for name, value in load_file(run / "final" / "model.safetensors").items())
+    assert [row["step"] for row in load_metrics(run)] == [0, 1, 2]
+    assert (run / "final").is_dir()
+
+
+FOREIGN = {
+    "config.yaml": ("config.yaml", "config.yaml"),
+    "notes.txt": ("notes.txt", None),
+    "final/weights": ("final/weights config.yaml", "final"),
+    "adapter/weights": (".begun adapter/weights config.yaml", "adapter"),
+    "metrics.jsonl": ("metrics.jsonl config.yaml", "metrics.jsonl"),
+    "a copy of a checkpoint": ("checkpoints/step-00000003-best/clipo.json config.yaml", "config.yaml"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_folder_that_is_no_run_is_never_written_to(
+    kind: str, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_file()
+    run = load_config(config).run_dir
+    files, named = FOREIGN[kind]
+    for file in files.split():
+        (run / file).parent.mkdir(parents=True, exist_ok=True)
+        (run / file).write_text("run_dir: mine")
+    before = tree(run)
+    assert resume(run) == 2
+    has = "which has no config.yaml" if named is None else f"which has {named} but no checkpoint"
+    error = capsys.readouterr().err
+    assert error.startswith("clipo train: run_dir: expected the folder of a run ")
+    assert error.endswith(f"got {str(run)!r}, {has}\n")
+    assert tree(run) == before
+
+
+def test_results_whose_checkpoints_are_gone_are_kept(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    before = tree(run)
+    assert resume(run) == 2
+    assert "which has final but no checkpoint" in capsys.readouterr().err
+    shutil.rmtree(run / "final")
+    assert resume(run) == 2
+    assert "which has metrics.jsonl but no checkpoint" in capsys.readouterr().err
+    assert before.items() >= tree(run).items()
+    assert (run / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
+
+
+def test_two_runs_in_one_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(run):
+        before = tree(run)
+        assert resume(run, "--steps", "3") == 2
+        assert capsys.readouterr().err == (
+            f"clipo train: run_dir: expected a folder that no other run uses, got {str(run)!r}, in which process "
+            f"{os.getpid()} trains\n"
+        )
+        assert tree(run) == before
+    assert resume(run, "--steps", "3") == 0
+
+
+def test_of_two_that_begin_at_once_one_goes_on(config_file: Callable[..., Path]) -> None:
+    config = load_config(config_file())
+    one, other = Trainer(config, show_progress=False), Trainer(config, show_progress=False)
+    one.train()
+    before = tree(config.run_dir)
+    with pytest.raises(ConfigError, match="expected a new folder"):
+        other.train()
+    assert tree(config.run_dir) == before
+
+
+@pytest.mark.parametrize("lock", ["none", "left", "a link", "a folder"])
+def test_the_lock_of_a_folder(lock: str, config_file: Callable[..., Path], tmp_path: Path) -> None:
+    config = load_config(config_file())
+    config.run_dir.mkdir()
+    (tmp_path / "users").write_text("mine")
+    if lock == "left":  # by a run that was killed before it had written anything else
+        (config.run_dir / ".lock").write_text("123456\n")
+    elif lock == "a link":
+        (config.run_dir / ".lock").symlink_to(tmp_path / "users")
+    elif lock == "a folder":
+        (config.run_dir / ".lock").mkdir()
+    refused = pytest.raises(ConfigError, match=r"run_dir: expected a folder that can be written, got [^\n]*$")
+    with refused if lock.startswith("a ") else nullcontext():
+        Trainer(config, show_progress=False).train()
+    assert (tmp_path / "users").read_text() == "mine"
+
+
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with locked(tmp_path):
+        assert "expected a file system with locks" in caplog.messages[0]
 
 
 def test_another_number_of_processes_is_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:
