@@ -10,6 +10,7 @@
 | `random.pt` | random states of every process: Python's, NumPy's, torch's and its device's |
 | `config.yaml` | the configuration of the run |
 | `clipo.json` | where the run is, how many processes it has, and what model |
+| `manifest.json` | size and SHA-256 of each of these files: a checkpoint that differs from it is refused |
 
 It is the same on one process and on several, sharded or not. Whatever its files hold, reading them executes nothing:
 those in `.pt` are read by `torch.load(..., weights_only=True)`.
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -45,6 +47,7 @@ from clipo_train.folders import BEGUN, CHECKPOINT, check_can_create, checkpoints
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.lora import add_lora, save_policy
+from clipo_train.manifest import DamagedError, check_manifest, write_manifest
 from clipo_train.parallel import gather_list
 from clipo_train.policy import load_policy, require_finite_weights
 from clipo_train.random_state import random_state, restore_random_states
@@ -105,6 +108,7 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             facts = position._asdict() | {"processes": len(states), "model": _signature(learner.policy)}
             (folder / _FACTS).write_text(json.dumps(facts, indent=2))
+            write_manifest(folder)
         _tidy(config)
     accelerator.wait_for_everyone()
 
@@ -120,6 +124,7 @@ def check_unchanged(config: TrainConfig) -> None:
     if latest is None:
         return
     with _readable(latest):
+        check_manifest(latest, hashed=("config.yaml", _FACTS))
         began = load_config(latest / "config.yaml")
         saved, own = (flatten(yaml.safe_load(dump_config(it))) for it in (began, config))
         step = int(json.loads((latest / _FACTS).read_text())["step"])
@@ -152,6 +157,7 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
         if learner.accelerator.is_main_process:
             _log.warning("resume: no checkpoint in %r yet: the run begins", str(learner.config.run_dir))
         return None
+    _check_whole(latest, learner.accelerator)
     with _readable(latest):
         facts = json.loads((latest / _FACTS).read_text())
         position = Position(*(facts[name] for name in Position._fields))
@@ -186,6 +192,8 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
         raise ConfigError(f"out: expected a new folder, got {str(folder)!r}, which exists")
     check_can_create(folder, "out")
     checkpoint = found[max(found) if step is None else step]
+    with _readable(checkpoint, "run"):
+        check_manifest(checkpoint)
     config = load_config(checkpoint / "config.yaml")
     if config.model.lora is None:
         policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=config.model.dtype))
@@ -212,8 +220,22 @@ def _tidy(config: TrainConfig) -> None:
             drop(old)
 
 
+def _check_whole(checkpoint: Path, accelerator: Accelerator) -> None:
+    """Reads every file once, in the main process; what is wrong with one is raised in all."""
+    refusal = ""
+    if accelerator.is_main_process:
+        try:
+            with _readable(checkpoint):
+                check_manifest(checkpoint)
+        except ConfigError as error:
+            refusal = str(error)
+    refusal = gather_list([refusal], accelerator)[0]
+    if refusal:
+        raise ConfigError(refusal)
+
+
 @contextmanager
-def _readable(checkpoint: Path) -> Iterator[None]:
+def _readable(checkpoint: Path, field: str = "resume") -> Iterator[None]:
     """Whatever a damaged file makes of the block, in one line."""
     try:
         yield
@@ -223,9 +245,10 @@ def _readable(checkpoint: Path) -> Iterator[None]:
         *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError),
         *(pickle.UnpicklingError, SafetensorError),
     ) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        kind = "" if isinstance(error, DamagedError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())[:200]
         raise ConfigError(
-            f"resume: expected a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
+            f"{field}: expected a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
             f"({reason})"
         ) from error
 

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pickle
+import random
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,13 +25,22 @@ from clipo_train.cli import main
 from clipo_train.config.files import load_config
 from clipo_train.errors import ConfigError
 from clipo_train.folders import drop, whole_folder
+from clipo_train.manifest import write_manifest
 from clipo_train.metrics import MetricsLog
 from clipo_train.report import load_metrics
 from clipo_train.run_lock import locked
 from clipo_train.testbed.warm_start import build_model
 from clipo_train.trainer import Trainer
 
-FILES = ("policy/model.safetensors", "optimizer.pt", "head.pt", "random.pt", "config.yaml", "clipo.json")
+FILES = (
+    "policy/model.safetensors",
+    "optimizer.pt",
+    "head.pt",
+    "random.pt",
+    "config.yaml",
+    "clipo.json",
+    "manifest.json",
+)
 
 
 class Executed:
@@ -53,6 +63,11 @@ def resume(run: Path, *arguments: str) -> int:
     return main(["train", str(run.with_name("config.yaml")), "--resume", *arguments])
 
 
+def tree(folder: Path) -> dict[str, bytes]:
+    """The files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("wrapped", [True, False], ids=["by torch", "plain"])
 @pytest.mark.parametrize("file", FILES)
 def test_nothing_in_a_checkpoint_is_executed(
@@ -65,6 +80,8 @@ def test_nothing_in_a_checkpoint_is_executed(
         planted.write_text(f"run_dir: !!python/object/apply:os.mkdir [{executed}]")
     else:
         planted.write_bytes(pickle.dumps(Executed(executed)))
+    if file != "manifest.json":
+        write_manifest(run / "checkpoints" / "step-00000002")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert resume(run, "--steps", "3") == 2
     error = capsys.readouterr().err
@@ -241,6 +258,7 @@ def test_a_file_system_without_locks_is_used_without(
 def test_another_number_of_processes_is_told(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = run / "checkpoints" / "step-00000002" / "random.pt"
     torch.save(torch.load(path, weights_only=True) * 2, path)
+    write_manifest(path.parent)
     assert resume(run, "--steps", "3") == 0
     assert caplog.messages == [
         "resume: expected the checkpoint's 2 processes, got 1: the run goes on, but to other numbers"
@@ -264,6 +282,67 @@ def test_saving_before_the_first_update_changes_nothing(config_file: Callable[..
         assert load_metrics(run)[-1]["policy/grad_norm"] > 0
         weights.append(load_file(run / "final" / "model.safetensors"))
     assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
+
+
+def flip_a_bit(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_in_any_file_is_noticed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, checkpoint = random.Random(16), run / "checkpoints" / "step-00000002"
+    for name in (name for name in tree(checkpoint) for _ in range(3)):
+        whole = (checkpoint / name).read_bytes()
+        flip_a_bit(checkpoint / name, rng)
+        before = tree(tmp_path)
+        for command in (
+            ["train", str(tmp_path / "config.yaml"), "--resume", "--steps", "3"],
+            ["export", str(run), str(tmp_path / "out")],
+        ):
+            assert main(command) == 2
+            error = capsys.readouterr().err
+            assert error.count("\n") == 1
+            assert f"expected a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one" in error
+            if name != "manifest.json":  # of which a bit may be part of another file's name
+                assert f"({name!r} is not what was written)" in error
+            assert tree(tmp_path) == before
+        (checkpoint / name).write_bytes(whole)
+    assert resume(run, "--steps", "3") == 0
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "'random.pt' is missing": lambda folder: (folder / "random.pt").unlink(),
+    "'manifest.json' is missing": lambda folder: (folder / "manifest.json").unlink(),
+    "'policy/config.json' is missing": lambda folder: (folder / "policy" / "config.json").unlink(),
+    "'policy/adapter.bin' is not a file of it": lambda folder: (folder / "policy" / "adapter.bin").write_text("x"),
+    "'notes.txt' is not a file of it": lambda folder: (folder / "notes.txt").write_text(""),
+    "'head.pt' has 100 bytes, not": lambda folder: os.truncate(folder / "head.pt", 100),
+    "'optimizer.pt' has 0 bytes, not": lambda folder: os.truncate(folder / "optimizer.pt", 0),
+    "'manifest.json' is not what was written": lambda folder: (folder / "manifest.json").write_text('{"a": []}'),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(
+    reason: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = run / "checkpoints" / "step-00000002"
+    DAMAGES[reason](checkpoint)
+    before = tree(tmp_path)
+    for arguments in (
+        ["train", str(tmp_path / "config.yaml"), "--resume"],
+        ["export", str(run), str(tmp_path / "out")],
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"({reason}" in error
+        assert "remove it to go on from the one before" in error
+        assert tree(tmp_path) == before
+    assert main(["export", str(run), str(tmp_path / "out"), "--step", "1"]) == 0
+    shutil.rmtree(checkpoint)
+    assert resume(run) == 0
 
 
 def interrupted_at(step: int) -> Any:
@@ -332,11 +411,6 @@ def test_a_resumed_run_has_the_same_schedule_and_prompts(
         taken = [prompts[n] for step in range(5) for n in (4 * step, 4 * step + 1)]
         for epoch in range(10 // rows):
             assert len(set(taken[epoch * rows : (epoch + 1) * rows])) == rows
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """The files below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_only_our_checkpoints_are_dropped_resumed_and_exported(run: Path, tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def test_a_checkpoint_that_is_not_finite_is_refused(config_file: Callable[..., P
     weights = load_file(path)
     next(iter(weights.values())).view(-1)[0] = math.nan
     save_file(weights, path, metadata={"format": "pt"})
+    write_manifest(path.parents[1])
     with pytest.raises(ConfigError, match=r"^resume: expected finite weights, got NaN or inf in model.* of '"):
         Trainer(load_config(config, ["--resume", "--steps", "3"]), show_progress=False).train()
 
