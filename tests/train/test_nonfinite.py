@@ -16,6 +16,7 @@ from clipo_train.cli import main
 from clipo_train.config.files import load_config
 from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.head import ClipoHead
+from clipo_train.manifest import write_manifest
 from clipo_train.report import load_metrics, write_report
 from clipo_train.rollout import Sampling
 from clipo_train.rollout.transformers import TransformersEngine
