@@ -33,6 +33,7 @@ from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
 from clipo_train.run_lock import locked
 from clipo_train.special_tokens import describe_ends
+from clipo_train.stopping import Stopped, StopRequest, noted_signals
 
 
 class Trainer:
@@ -81,14 +82,20 @@ class Trainer:
         )
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0
+        self.stop = StopRequest()
 
     def train(self) -> Path:
         """Runs to the last step.
 
+        Ctrl-C and SIGTERM end it after the current step, of which it writes a checkpoint; a second one ends it at once.
+
         Returns:
             The path of the report.
+
+        Raises:
+            Stopped: It was asked to stop.
         """
-        with self._own_run_dir():
+        with noted_signals() as self.stop, self._own_run_dir():
             with self.verifier, closing(self.engine), self.progress, self._last_checkpoint_named():
                 self._train()
             return self.finish()
@@ -100,13 +107,32 @@ class Trainer:
             self._log(unlogged)
         elif self.step == 0 and config.evaluation.initial:
             self.metrics.log(0, self.evaluator.run(self.engine))
+        saved = self.step
+        self._stop_if_asked(saved, {})
         task = self.progress.add_task("training", total=config.steps, completed=self.step, note="")
         while self.step < config.steps:
             metrics = self._step()
             if self._due(config.checkpoint.every):
                 self.save(metrics)
+                saved = self.step
+            self._stop_if_asked(saved, metrics)
             self._log(metrics)
             self.progress.update(task, advance=1, note=_headline(metrics))
+            self._stop_if_asked(saved, metrics)
+
+    def _stop_if_asked(self, saved: int, metrics: dict[str, float]) -> None:
+        """Ends the run, in all processes, when one was asked to, with a checkpoint of the step that it has just done.
+
+        Metrics not logged yet are when it goes on, from the checkpoint.
+        """
+        number = max(gather_list([self.stop.number], self.accelerator))
+        if not number:
+            return
+        if saved < self.step:
+            self.save(metrics)
+        kept = latest_checkpoint(self.config.run_dir)
+        what = "there is no checkpoint yet" if kept is None else f"the last checkpoint is {str(kept)!r}"
+        raise Stopped(f"stopped after step {self.step}, {what}", number)
 
     def _log(self, metrics: dict[str, float]) -> None:
         """Writes a step's metrics, with those of an evaluation where one is due.
