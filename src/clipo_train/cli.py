@@ -5,6 +5,8 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from clipo_train.errors import ConfigError, parser_error
+from clipo_train.stopping import Stopped
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
@@ -36,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        The exit status: 0, or 2 after a one-line error about something the user can mend.
+        The exit status: 0, or 2 after a one-line error about something the user can mend, or 128 and the number of the
+        signal that stopped it: 130 for ctrl-C, 143 for SIGTERM.
     """
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("", "-h", "--help") or rest[:1] in (["-h"], ["--help"]):
@@ -48,7 +52,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"clipo {name}: {error}\n")
         return 2
+    except KeyboardInterrupt as stop:
+        how = f"; to go on: {_resume_command(rest)}" if name == "train" and isinstance(stop, Stopped) else ""
+        sys.stderr.write(f"clipo {name}: {str(stop) or 'stopped'}{how}\n")
+        return 128 + getattr(stop, "number", signal.SIGINT)
     return 0
+
+
+def _resume_command(arguments: Sequence[str]) -> str:
+    """The same command, with its run's folder, and `--resume`."""
+    from clipo_train.config.files import load_config
+
+    command = [argument for argument in arguments if argument not in ("--resume", "--no-resume")]
+    if not any(argument.partition("=")[0] == "--run_dir" for argument in command):
+        command += ["--run_dir", str(load_config(Path(arguments[0]), arguments[1:]).run_dir)]
+    return shlex.join(["clipo", "train", *command, "--resume"])
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:
