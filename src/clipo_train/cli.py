@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from clipo_train.errors import ConfigError, parser_error
+from clipo_train.errors import ConfigError, parser_error, printable
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(name, rest)
     except ConfigError as error:
-        sys.stderr.write(f"clipo {name}: {error}\n")
+        sys.stderr.write(f"clipo {printable(name)}: {printable(str(error))}\n")
         return 2
     return 0
 
@@ -203,11 +203,13 @@ def _verify_data(arguments: Sequence[str]) -> None:
 
 def _options(arguments: Sequence[str], **types: Callable[[str], Any]) -> tuple[argparse.Namespace, list[str]]:
     """The options of these names and types, None where not given, and the other arguments."""
+    from clipo_train.config.command_line import with_negative_numbers
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, kind in types.items():
         parser.add_argument(f"--{name}", type=kind)
     try:
-        return parser.parse_known_args(arguments)
+        return parser.parse_known_args(with_negative_numbers(arguments))
     except argparse.ArgumentError as error:
         raise ConfigError(parser_error(str(error))) from None
 

@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from clipo_train.config import TrainConfig
 from clipo_train.config.fields import STRICT, Count
-from clipo_train.config.files import merged, read_fields, read_yaml, validated
+from clipo_train.config.files import merged, read_fields, validated
+from clipo_train.config.yaml_files import read_yaml
 from clipo_train.errors import ConfigError
 from clipo_train.study.rewards import REWARDS, WITH_HEAD
 from clipo_train.testbed.warm_start import is_test_bed
