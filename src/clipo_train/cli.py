@@ -72,6 +72,7 @@ def _run(name: str, arguments: Sequence[str]) -> None:
 def _train(arguments: Sequence[str]) -> None:
     from clipo_train.config.files import load_config
     from clipo_train.report import completions_table, load_metrics, notices, summary_table
+    from clipo_train.terminal import plain
 
     config = load_config(Path(arguments[0]), arguments[1:])
     from clipo_train.trainer import Trainer
@@ -86,8 +87,8 @@ def _train(arguments: Sequence[str]) -> None:
     metrics = load_metrics(config.run_dir)
     console.print(summary_table(metrics))
     for notice in notices(metrics):
-        console.print(notice, markup=False)
-    console.print(f"Report: {report}", soft_wrap=True)
+        console.print(plain(notice))
+    console.print(plain(f"Report: {report}"), soft_wrap=True)
 
 
 def _eval(arguments: Sequence[str]) -> None:
@@ -171,6 +172,7 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _verify_data(arguments: Sequence[str]) -> None:
+    from clipo_train import jsonl
     from clipo_train.data import load_examples
     from clipo_train.types import Column
     from clipo_train.verifiers import load_verifier
@@ -197,7 +199,7 @@ def _verify_data(arguments: Sequence[str]) -> None:
                         "answer": example.answer,
                         "completion": completion,
                     }
-                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    sys.stdout.write(jsonl.dumps(line))
     Console(stderr=True).print(checks_table(checks))
 
 

@@ -122,10 +122,10 @@ def _step_of(line: str) -> float:
 def progress_bar(*, visible: bool = True) -> Progress:
     """A bar with the steps done, the time, and a `note` of the few numbers that matter."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         disable=not visible,
     )

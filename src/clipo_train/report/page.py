@@ -8,9 +8,11 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from rich.table import Table
 
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, shortened
 from clipo_train.report.charts import Figure, Line, figures, svg
 from clipo_train.report.runs import Metrics, evaluation_sets, load_metrics, notices, points, read_lines
+from clipo_train.terminal import plain
+from clipo_train.whole_file import write_whole
 
 COLUMNS = {
     "accuracy": "outcome accuracy",
@@ -63,9 +65,10 @@ def write_page(page: str, path: Path) -> Path:
     """
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(f"output: expected a file in a folder that exists, got {str(path)!r}")
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        write_whole(path, page)
+    except OSError as error:
+        raise ConfigError(f"output: expected a file that can be written, got {str(path)!r}: {error.strerror}") from None
     return path
 
 
@@ -76,7 +79,7 @@ def summary_table(metrics: Metrics) -> Table:
     for column in COLUMNS.values():
         table.add_column(column, justify="right")
     for name, cells in _summary(metrics):
-        table.add_row(name, *cells)
+        table.add_row(plain(name), *cells)
     return table
 
 
@@ -87,19 +90,14 @@ def completions_table(run_dir: Path) -> Table:
         table.add_column(column, overflow="fold")
     for row in _last_completions(run_dir):
         table.add_row(
-            _shorten(row["prompt"]),
-            _shorten(row["completion"]),
-            row["answer"],
+            plain(shortened(row["prompt"])),
+            plain(shortened(row["completion"])),
+            plain(shortened(row["answer"])),
             row["verdict"],
             f"{row['contrastive']:+.3f}",
             f"{row['advantage']:+.2f}",
         )
     return table
-
-
-def _shorten(text: str, length: int = 160) -> str:
-    text = text.replace("[", r"\[")  # rich would read markup
-    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
 def _summary(metrics: Metrics) -> list[tuple[str, list[str]]]:

@@ -18,12 +18,13 @@ import torch
 from rich.progress import Progress
 
 from clipo_train.errors import ConfigError
-from clipo_train.folders import check_can_create, write_whole
+from clipo_train.folders import check_can_create
 from clipo_train.metrics import progress_bar
 from clipo_train.report import load_metrics
 from clipo_train.report.runs import Metrics, read_lines
 from clipo_train.study.config import START, Run, StudyConfig, model_path, plan_run, start_run
 from clipo_train.testbed.warm_start import is_test_bed
+from clipo_train.whole_file import write_whole
 
 RESULTS, MACHINE = "results.jsonl", "machine.json"
 
