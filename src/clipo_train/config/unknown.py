@@ -1,6 +1,7 @@
 """Fields of the configuration by their dotted names, and the one that a user meant."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from difflib import SequenceMatcher
 from typing import Any, get_args
@@ -26,14 +27,19 @@ def field_names(kind: Any, prefix: str = "") -> Iterator[str]:
 
 def suggestion(unknown: str, kind: Any, prefix: str = "") -> str:
     """Returns `; did you mean FIELD?` for the field whose name is most similar, or nothing where none is."""
-    unknown = unknown.replace("-", "_").lower()
+    meant = most_similar(unknown.replace("-", "_").lower(), field_names(kind, prefix))
+    return f"; did you mean {meant}?" if meant else ""
+
+
+def most_similar(unknown: str, names: Iterable[str]) -> str | None:
+    """Returns the name whose last part is most similar, and then the whole of it; None where none is similar."""
 
     def similarity(name: str) -> tuple[float, float]:
-        last = SequenceMatcher(None, unknown.rpartition(".")[2], name.rpartition(".")[2]).ratio()
-        return last, SequenceMatcher(None, unknown, name).ratio()
+        last, other = (re.split("[./]", text)[-1] for text in (unknown, name))
+        return SequenceMatcher(None, last, other).ratio(), SequenceMatcher(None, unknown, name).ratio()
 
-    best = max(field_names(kind, prefix), key=similarity)
-    return f"; did you mean {best}?" if similarity(best)[0] >= _SIMILAR else ""
+    best = max(names, key=similarity)
+    return best if similarity(best)[0] >= _SIMILAR else None
 
 
 def _is_mapping(annotation: Any) -> bool:

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import platform
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from clipo_train.metrics import progress_bar
 from clipo_train.report import load_metrics
 from clipo_train.report.runs import Metrics, read_lines
 from clipo_train.study.config import START, Run, StudyConfig, model_path, plan_run, start_run
+from clipo_train.study.folders import check_folders, clear_folder
 from clipo_train.testbed.warm_start import is_test_bed
 from clipo_train.whole_file import write_whole
 
@@ -68,6 +68,8 @@ def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]
     unmade = [
         run for run in starts if (START, run.seed) not in have or (run.seed in wanted and not _has_first_policy(run))
     ]
+    check_folders([*missing, *unmade])
+    _check_measured(study, done)
     if missing or unmade:
         study.output.mkdir(parents=True, exist_ok=True)
         write_whole(study.output / MACHINE, json.dumps(machine(), indent=1) + "\n")
@@ -76,7 +78,9 @@ def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]
         for name, planned, left in (("first policies", starts, unmade), ("runs", runs, missing)):
             bar = progress.add_task(name, total=len(planned), completed=len(planned) - len(left), note="")
             _run_all(left, study, have, (progress, bar))
-    return [result for result in read_results(study.output) if result.seed < study.seeds]
+    results = [result for result in read_results(study.output) if result.seed < study.seeds]
+    _check_measured(study, results)
+    return results
 
 
 def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]], shown: tuple[Progress, Any]) -> None:
@@ -85,6 +89,7 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
     from pebble import ProcessPool
 
     progress, bar = shown
+    done = read_results(study.output)
     pool: Any = ProcessPool(study.workers, context=multiprocessing.get_context("spawn"), initializer=_prepare)
     try:
         futures: dict[Any, Run] = {pool.schedule(run_one, args=[run, study.measures]): run for run in runs}
@@ -98,6 +103,8 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
             if (run.arm, run.seed) not in have:
                 with (study.output / RESULTS).open("a", encoding="utf-8") as file:
                     file.write(_line(result))
+                done.append(result)
+                _check_measured(study, done)
             progress.update(bar, advance=1, note=f"{run.arm}, seed {run.seed}: {result.seconds:.0f} CPU s")
         pool.close()
     finally:
@@ -111,8 +118,7 @@ def run_one(run: Run, measures: Sequence[str]) -> Result:
     from clipo_train.study.trainer import StudyTrainer
 
     start = time.process_time()
-    if run.folder.exists():  # an unfinished run left it
-        shutil.rmtree(run.folder)
+    clear_folder(run)
     if run.arm == START:
         _save_first_policy(run)
         model = replace(run.config.model, path=model_path(run))
@@ -177,6 +183,18 @@ def _check_settings(study: StudyConfig, results: Sequence[Result]) -> None:
                 f"output: expected a folder for results of these settings of {result.arm!r}, got "
                 f"{str(study.output)!r}, which has others of them"
             )
+
+
+def _check_measured(study: StudyConfig, results: Sequence[Result]) -> None:
+    """Stops a study, after the first seed that all arms have run with, for a measure that none of them has."""
+    for seed in range(study.seeds):
+        found = [result for result in results if result.seed == seed and result.arm in study.arms]
+        if len({result.arm for result in found}) == len(study.arms):
+            measured = {name for result in found for name in result.measures}
+            for name in study.primary:
+                if name not in measured:
+                    raise ConfigError(f"primary: expected measures that an arm has, got {name!r}, which none has")
+            return
 
 
 def _line(result: Result) -> str:
