@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from clipo_train.errors import ConfigError, parser_error, printable
+from clipo_train.errors import ConfigError, parser_error, printable, shortened
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
@@ -36,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        The exit status: 0, or 2 after a one-line error about something the user can mend.
+        The exit status: 0; 2 after a one-line error about something the user can mend; 130 after an interrupt.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # show what the terminal's encoding lacks as escapes
+            stream.reconfigure(errors="backslashreplace")
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("", "-h", "--help") or rest[:1] in (["-h"], ["--help"]):
         (sys.stdout if name else sys.stderr).write(_USAGE + "\n")
@@ -45,10 +49,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         _run(name, rest)
+        sys.stdout.flush()
     except ConfigError as error:
-        sys.stderr.write(f"clipo {printable(name)}: {printable(str(error))}\n")
-        return 2
+        return _end(name, str(error))
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        return _end(name, _os_error(error))
+    except MemoryError as error:
+        return _end(name, f"memory: expected enough of it, got too little: {error}".removesuffix(": "))
+    except KeyboardInterrupt:
+        return _end(name, "interrupted", 130)
     return 0
+
+
+def _end(name: str, message: str, status: int = 2) -> int:
+    """Prints one line."""
+    sys.stderr.write(f"clipo {printable(name)}: {printable(message)}\n")
+    return status
+
+
+def _os_error(error: OSError) -> str:
+    """What the operating system refused, and where."""
+    if error.errno is None or error.strerror is None:  # a library's own, such as a model that the hub lacks
+        return f"files: expected to be read and written, got {type(error).__name__}: {' '.join(str(error).split())}"
+    where = shortened(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "files"
+    return f"{where}: expected to be read and written, got {error.strerror}"
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:

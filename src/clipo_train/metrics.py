@@ -114,7 +114,7 @@ class MetricsLog:
 def _step_of(line: str) -> float:
     """The step of a JSON line; infinity for a line cut short by a kill."""
     try:
-        return float(json.loads(line)["step"])
+        return float(jsonl.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

@@ -13,6 +13,7 @@ import pytest
 from accelerate import Accelerator
 from rich.console import Console
 
+from clipo_train.cli import main
 from clipo_train.errors import ConfigError, printable
 from clipo_train.evaluation import results_table
 from clipo_train.metrics import MetricsLog, progress_bar
@@ -206,3 +207,54 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
 def _disk_full(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("metrics.jsonl", "[1]", "run: expected an object in line 7 of '.*', got list"),
+        ("metrics.jsonl", "null", "run: expected an object in line 7 of '.*', got NoneType"),
+        *(
+            ("metrics.jsonl", line, "run: expected a step and numbers in each line of '.*', got ")
+            for line in (
+                "{}",
+                '{"a": 1}',
+                '{"step": null}',
+                '{"step": "x"}',
+                '{"step": NaN}',
+                '{"step": 1, "a": "b"}',
+                '{"step": 1, "a": [1]}',
+                '{"step": 1, "a": true}',
+                '{"step": 1, "eval/accuracy": 1}',
+                f'{{"step": 1, "a": 1{"0" * 400}}}',
+                f'{{"step": 1, "a": {"9" * 5000}}}',
+            )
+        ),
+        ("completions.jsonl", "3", "run: expected an object in line 2 of '.*', got int"),
+        ("completions.jsonl", '{"step": 5}', "run: expected sample completions in '.*', got a line with prompt None"),
+        ("config.yaml", "seed: 2", "config: expected YAML, got '.*': found the key 'seed' of line 1 again in line 2"),
+        ("config.yaml", "- a", "config: expected YAML, got '.*': "),
+    ],
+)
+def test_what_is_wrong_in_a_runs_files_is_told_in_one_line(
+    file: str, line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (write_run(tmp_path) / file).open("a") as opened:
+        opened.write(f"{line}\n")
+    page = tmp_path / "page.html"
+    runs = [str(tmp_path)] * (
+        2 if file == "config.yaml" else 1
+    )  # a page about one run shows its configuration as it is
+    assert main(["report", *runs, "--output", str(page)]) == 2
+    assert re.fullmatch(f"clipo report: {message}.*\n", capsys.readouterr().err)
+    assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[" * 10_000, '{"step": 1, "step": 2}', "\x00\x00"], ids=["cut", "deep", "twice", "nul"]
+)
+def test_a_line_that_is_no_json_is_passed_over(line: str, tmp_path: Path) -> None:
+    before = load_metrics(write_run(tmp_path))
+    with (tmp_path / "metrics.jsonl").open("a") as opened:
+        opened.write(f"{line}\n")
+    assert load_metrics(tmp_path) == before

@@ -1,11 +1,13 @@
 """The report of one run."""
 
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from clipo_train.errors import ConfigError, shortened
@@ -23,6 +25,24 @@ COLUMNS = {
 """What is told of every evaluation set: metric -> heading."""
 
 _SHOWN_COMPLETIONS = 12
+
+
+@dataclass
+class _Sample:
+    """A line of `completions.jsonl`."""
+
+    step: int
+    prompt: str
+    completion: str
+    answer: str
+    success: bool
+    process: bool | None
+    outcome: float
+    contrastive: float
+    advantage: float
+
+
+_SAMPLE = TypeAdapter(_Sample)
 
 
 def write_report(run_dir: Path, path: Path | None = None) -> Path:
@@ -43,7 +63,7 @@ def write_report(run_dir: Path, path: Path | None = None) -> Path:
         summary=_summary(metrics),
         figures=drawn,
         completions=_last_completions(run_dir),
-        config=config.read_text(encoding="utf-8") if config.exists() else "",
+        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
     )
     return write_page(page, path or run_dir / "report.html")
 
@@ -117,13 +137,25 @@ def _before_after(metrics: Metrics, key: str) -> str:
 
 
 def _last_completions(run_dir: Path) -> list[dict[str, Any]]:
-    rows = list(read_lines(run_dir / "completions.jsonl"))
+    path = run_dir / "completions.jsonl"
+    rows = [_sample(path, row) for row in read_lines(path)]
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     process = {True: ", process right", False: ", process wrong", None: ""}
     return [
         row | {"verdict": ("right" if row["success"] else "wrong") + process[row["process"]]}
         for row in last[:_SHOWN_COMPLETIONS]
     ]
+
+
+def _sample(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return asdict(_SAMPLE.validate_python(row))
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        raise ConfigError(
+            f"run: expected sample completions in {str(path)!r}, got a line with {field} "
+            f"{shortened(repr(row.get(field)))}"
+        ) from None
 
 
 def _draw(figure: Figure, metrics: Metrics) -> list[Markup]:

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 from rich.table import Table
 
+from clipo_train.errors import ConfigError
 from clipo_train.report.charts import drawing
 from clipo_train.report.page import render, write_page
 from clipo_train.study.analysis import Analysis, Comparison, Interval
@@ -47,8 +48,15 @@ def facts(study: StudyConfig, results: Sequence[Result]) -> dict[str, Any]:
         "arms": len({result.arm for result in runs}),
         "seeds": len({result.seed for result in runs}),
         "hours": sum(result.seconds for result in results) / 3600,
-        "machine": json.loads(path.read_text(encoding="utf-8")) if path.exists() else {},
+        "machine": _machine(path) if path.exists() else {},
     }
+
+
+def _machine(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"output: expected JSON in {str(path)!r}, got something else: {error}") from None
 
 
 def measure_name(name: str) -> str:

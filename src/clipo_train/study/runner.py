@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from rich.progress import Progress
 
+from clipo_train import jsonl
 from clipo_train.errors import ConfigError
 from clipo_train.folders import check_can_create
 from clipo_train.metrics import progress_bar
@@ -48,6 +51,9 @@ class Result:
     measures: dict[str, float]
 
 
+_RESULT = TypeAdapter(Result)
+
+
 def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]:
     """Runs all arms with all seeds, seed by seed, but for those that the study's folder has results of.
 
@@ -73,7 +79,8 @@ def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]
     if missing or unmade:
         study.output.mkdir(parents=True, exist_ok=True)
         write_whole(study.output / MACHINE, json.dumps(machine(), indent=1) + "\n")
-        write_whole(study.output / RESULTS, "".join(map(_line, done)))  # without a line that was cut short
+        lines = [jsonl.dumps(asdict(result)) for result in done]  # without a line that was cut short
+        write_whole(study.output / RESULTS, "".join(lines))
     with progress_bar(visible=show_progress) as progress:
         for name, planned, left in (("first policies", starts, unmade), ("runs", runs, missing)):
             bar = progress.add_task(name, total=len(planned), completed=len(planned) - len(left), note="")
@@ -101,8 +108,7 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
                 error.add_note(f"in arm {run.arm}, seed {run.seed}")
                 raise
             if (run.arm, run.seed) not in have:
-                with (study.output / RESULTS).open("a", encoding="utf-8") as file:
-                    file.write(_line(result))
+                jsonl.append(study.output / RESULTS, [asdict(result)])
                 done.append(result)
                 _check_measured(study, done)
             progress.update(bar, advance=1, note=f"{run.arm}, seed {run.seed}: {result.seconds:.0f} CPU s")
@@ -139,8 +145,16 @@ def measure(metrics: Metrics, name: str) -> float | None:
 
 
 def read_results(output: Path) -> list[Result]:
-    """The results in a folder; a line cut short by a kill is left out."""
-    return [Result(**row) for row in read_lines(output / RESULTS)]
+    """The results in a folder; a line cut short by a kill is left out.
+
+    Raises:
+        ConfigError: A line is no result.
+    """
+    try:
+        return [_RESULT.validate_python(row) for row in read_lines(output / RESULTS)]
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(f"output: expected results of a study in {str(output / RESULTS)!r}, got no {where}") from None
 
 
 def machine() -> dict[str, str | int]:
@@ -197,12 +211,9 @@ def _check_measured(study: StudyConfig, results: Sequence[Result]) -> None:
             return
 
 
-def _line(result: Result) -> str:
-    return json.dumps(asdict(result)) + "\n"
-
-
 def _prepare() -> None:
-    """A worker has one thread and ends with its study."""
+    """A worker has one thread and ends with its study, which alone handles ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
