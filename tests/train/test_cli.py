@@ -93,6 +93,7 @@ def test_a_verifier_that_hangs_does_not_end_the_run(
     source = tmp_path / "rows.jsonl"
     source.write_text("".join(json.dumps({"prompt": f"{n}+1=", "answer": "1"}) + "\n" for n in range(8)))
     verifier = ["--data.verifier", "verifier_functions:hangs_once", "--data.verifier_timeout", "1"]
+    verifier += ["--data.verifier_env", "HUNG"]
     arguments = ["--data.train", str(source), "--evaluation.sets", f"rows={source}", "--steps", "1"]
     monkeypatch.setenv("HUNG", str(tmp_path / "hung"))
     config = config_file()
