@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from clipo_train.errors import ConfigError, parser_error
+from clipo_train.errors import ConfigError, parser_error, printable, shortened
 from clipo_train.stopping import Stopped
 
 _USAGE = """\
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 after a one-line error about something the user can mend, or 128 and the number of the
         signal that stopped it: 130 for ctrl-C, 143 for SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # show what the terminal's encoding lacks as escapes
+            stream.reconfigure(errors="backslashreplace")
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("", "-h", "--help") or rest[:1] in (["-h"], ["--help"]):
         (sys.stdout if name else sys.stderr).write(_USAGE + "\n")
@@ -49,14 +53,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         _run(name, rest)
+        sys.stdout.flush()
     except ConfigError as error:
-        sys.stderr.write(f"clipo {name}: {error}\n")
-        return 2
+        return _end(name, str(error))
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except OSError as error:
+        return _end(name, _os_error(error))
+    except MemoryError as error:
+        return _end(name, f"memory: expected enough of it, got too little: {error}".removesuffix(": "))
     except KeyboardInterrupt as stop:
         how = f"; to go on: {_resume_command(rest)}" if name == "train" and isinstance(stop, Stopped) else ""
-        sys.stderr.write(f"clipo {name}: {str(stop) or 'stopped'}{how}\n")
-        return 128 + getattr(stop, "number", signal.SIGINT)
+        return _end(name, f"{str(stop) or 'interrupted'}{how}", 128 + getattr(stop, "number", signal.SIGINT))
     return 0
+
+
+def _end(name: str, message: str, status: int = 2) -> int:
+    """Prints one line."""
+    sys.stderr.write(f"clipo {printable(name)}: {printable(message)}\n")
+    return status
+
+
+def _os_error(error: OSError) -> str:
+    """What the operating system refused, and where."""
+    if error.errno is None or error.strerror is None:  # a library's own, such as a model that the hub lacks
+        return f"files: expected to be read and written, got {type(error).__name__}: {' '.join(str(error).split())}"
+    where = shortened(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "files"
+    return f"{where}: expected to be read and written, got {error.strerror}"
 
 
 def _resume_command(arguments: Sequence[str]) -> str:
@@ -90,6 +114,7 @@ def _run(name: str, arguments: Sequence[str]) -> None:
 def _train(arguments: Sequence[str]) -> None:
     from clipo_train.config.files import load_config
     from clipo_train.report import completions_table, load_metrics, notices, summary_table
+    from clipo_train.terminal import plain
 
     config = load_config(Path(arguments[0]), arguments[1:])
     from clipo_train.trainer import Trainer
@@ -104,8 +129,8 @@ def _train(arguments: Sequence[str]) -> None:
     metrics = load_metrics(config.run_dir)
     console.print(summary_table(metrics))
     for notice in notices(metrics):
-        console.print(notice, markup=False)
-    console.print(f"Report: {report}", soft_wrap=True)
+        console.print(plain(notice))
+    console.print(plain(f"Report: {report}"), soft_wrap=True)
 
 
 def _eval(arguments: Sequence[str]) -> None:
@@ -189,6 +214,7 @@ def _export(arguments: Sequence[str]) -> None:
 
 
 def _verify_data(arguments: Sequence[str]) -> None:
+    from clipo_train import jsonl
     from clipo_train.data import load_examples
     from clipo_train.types import Column
     from clipo_train.verifiers import load_verifier
@@ -215,17 +241,19 @@ def _verify_data(arguments: Sequence[str]) -> None:
                         "answer": example.answer,
                         "completion": completion,
                     }
-                    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    sys.stdout.write(jsonl.dumps(line))
     Console(stderr=True).print(checks_table(checks))
 
 
 def _options(arguments: Sequence[str], **types: Callable[[str], Any]) -> tuple[argparse.Namespace, list[str]]:
     """The options of these names and types, None where not given, and the other arguments."""
+    from clipo_train.config.command_line import with_negative_numbers
+
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, kind in types.items():
         parser.add_argument(f"--{name}", type=kind)
     try:
-        return parser.parse_known_args(arguments)
+        return parser.parse_known_args(with_negative_numbers(arguments))
     except argparse.ArgumentError as error:
         raise ConfigError(parser_error(str(error))) from None
 

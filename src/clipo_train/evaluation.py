@@ -21,6 +21,7 @@ from clipo_train.policy import EncodedExample, encode_prompts, load_policy
 from clipo_train.reasoning import judged_texts
 from clipo_train.rollout import RolloutEngine, Sampling
 from clipo_train.rollout.loading import load_engine
+from clipo_train.terminal import plain
 from clipo_train.types import Example, Verdict
 from clipo_train.verifiers import VerifierPool, load_verifier
 
@@ -255,7 +256,7 @@ def results_table(metrics: Mapping[str, float]) -> Table:
     for column in columns:
         table.add_column(column.replace("_at_", "@").replace("_", " "), justify="right")
     for name, values in sets.items():
-        table.add_row(name, *(_cell(values, column) for column in columns))
+        table.add_row(plain(name), *(_cell(values, column) for column in columns))
     return table
 
 

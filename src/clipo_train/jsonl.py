@@ -23,9 +23,16 @@ def dumps(row: Any) -> str:
 
 
 def append(path: Path, rows: Iterable[Any]) -> None:
-    """Appends rows to a file."""
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.writelines(map(dumps, rows))
+    """Appends rows to a file.
+
+    Raises:
+        OSError: It cannot be written, or the disk is full; names the file.
+    """
+    try:
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.writelines(map(dumps, rows))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_lines(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, str]]:

@@ -114,7 +114,7 @@ class MetricsLog:
 def _step_of(line: str) -> float:
     """The step of a JSON line; infinity for a line cut short by a kill."""
     try:
-        return float(json.loads(line)["step"])
+        return float(jsonl.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 
@@ -122,10 +122,10 @@ def _step_of(line: str) -> float:
 def progress_bar(*, visible: bool = True) -> Progress:
     """A bar with the steps done, the time, and a `note` of the few numbers that matter."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         disable=not visible,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from clipo_train.judges import boxes
+from clipo_train.terminal import plain
 from clipo_train.types import Example
 from clipo_train.verifiers import VerifierPool
 
@@ -75,7 +76,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
     for check in checks:
         passed = [str(check.rows - len({row for row, *_ in rows})) for rows in check.exceptions.values()]
         short = str(Path(*Path(check.source).parts[-2:]).with_suffix(""))
-        table.add_row(short, ", ".join(check.verifiers), str(check.rows), *passed, str(check.timeouts))
+        table.add_row(plain(short), plain(", ".join(check.verifiers)), str(check.rows), *passed, str(check.timeouts))
     return table
 
 

@@ -1,8 +1,10 @@
 """A study runs what is missing, can be killed at any moment, and shows what came out."""
 
 import dataclasses
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,11 +15,16 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from clipo_train.cli import main
+from clipo_train.errors import ConfigError
 from clipo_train.study import runner
+from clipo_train.study.analysis import analyse
 from clipo_train.study.config import START, load_study, plan_run, start_run
+from clipo_train.study.measures import TRAINING, check_measures
+from clipo_train.study.page import study_table
 from clipo_train.study.runner import MACHINE, RESULTS, read_results, run_one, run_study
 from clipo_train.testbed import warm_start
 
@@ -163,8 +170,44 @@ def test_first_policies_are_made_once_for_all_arms(study_file: StudyFile, monkey
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"arms": {"a/b": {"what": ""}}}, "arms: expected names without '/', and not 'start', got 'a/b'"),
-        ({"arms": {"start": {"what": ""}}}, "arms: expected names without '/', and not 'start', got 'start'"),
+        *(
+            ({"arms": {name: {"what": ""}}}, "arms: expected names of letters, digits and ' ._+=-', not 'start', got ")
+            for name in (
+                "a/b",
+                "start",
+                "",
+                ".",
+                "..",
+                "../x",
+                "/a",
+                ".hidden",
+                "a\\b",
+                " a",
+                "a ",
+                "a\n",
+                "a\0",
+                "é" * 60,
+            )
+        ),
+        ({"arms": {}}, "arms: expected at least one, got none"),
+        ({"primary": []}, "primary: expected at least one, got none"),
+        *(
+            ({kind: [name]}, f"primary, secondary: expected names of metrics, got '{name}'{meant}")
+            for kind in ("primary", "secondary")
+            for name, meant in {
+                "eval/heldout/acuracy": "; did you mean eval/heldout/accuracy?",
+                "eval/heldout/pass_at_": "; did you mean eval/heldout/pass_at_<k>?",
+                "rollout/acuracy": "; did you mean rollout/accuracy?",
+                "rolout/accuracy": "; did you mean rollout/accuracy?",
+                "accuracy": "; did you mean rollout/accuracy?",
+                "qqqq": "",
+                "": "",
+            }.items()
+        ),
+        (
+            {"primary": ["eval/acuracy"]},
+            "primary, secondary: expected sets of base.evaluation.sets, got 'eval/acuracy'",
+        ),
         ({"arms": {"a": {"what": "", "reward": "luck"}}}, "arms.a.reward: expected one of none, head, "),
         ({"arms": {"a": {"what": "", "against": ["b"]}}}, "arms.a.against: expected other arms, got 'b'"),
         ({"arms": {"a": {"what": "", "fields": {"stepz": 1}}}}, "arms.a.fields: stepz: expected a field of the config"),
@@ -186,3 +229,62 @@ def test_a_study_that_cannot_work_is_refused_in_a_line(
     assert error.startswith(f"clipo study: {message}")
     assert error.count("\n") == 1
     assert not path.with_name("study").exists()
+
+
+def test_the_measures_are_those_of_the_glossary() -> None:
+    glossary = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    listed = set(re.findall(r"`([^` ]+)`", "".join(re.findall(r"^\| (`.*?) \|", glossary, re.MULTILINE))))
+    listed = {name for name in listed if not name.startswith("rewards/")}  # TRL's
+    trained = {name for name in listed if not name.startswith("eval/")}
+    assert trained <= set(TRAINING)
+    assert set(TRAINING) - trained == {"contrastive/noise_share"}  # studies measure it themselves
+    check_measures([re.sub("<[kn]>", "4", name.replace("<set>", "a")) for name in listed], ["a", "average"])
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["runs/plain/seed-1/notes.txt", "runs/plain/seed-1/final/model.bin", "start/seed-0/thesis.tex", "start/seed-1"],
+)
+def test_what_is_not_the_studys_is_never_removed(
+    file: str, study_file: StudyFile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = load_study(path := study_file())
+    mine = study.output / file
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    (mine.parent / "config.yaml").write_text("seed: 1")
+    assert main(["study", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("clipo study: output: expected nothing but unfinished runs of the study, got ")
+    assert error.count("\n") == 1
+    assert mine.read_text() == "mine"
+    assert not (study.output / RESULTS).exists()
+
+
+def test_a_link_in_place_of_a_runs_folder_is_refused(study_file: StudyFile, tmp_path: Path) -> None:
+    study = load_study(study_file())
+    (tmp_path / "elsewhere").mkdir()
+    folder = plan_run(study, "plain", 0).folder
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="output: expected nothing but unfinished runs"):
+        run_one(plan_run(study, "plain", 0), study.measures)
+    assert folder.is_symlink()
+
+
+def test_a_measure_that_no_arm_has_stops_the_study_after_its_first_seed(study_file: StudyFile) -> None:
+    study = load_study(study_file(primary=["rollout/sampling_rounds"], workers=1))  # without dynamic sampling
+    with pytest.raises(ConfigError, match="primary: expected measures that an arm has, got 'rollout/sampling_rounds'"):
+        run_study(study, show_progress=False)
+    assert {(row.arm, row.seed) for row in read_results(study.output)} <= {
+        *((START, seed) for seed in range(2)),
+        ("plain", 0),
+        ("clipo", 0),
+    }
+
+
+def test_a_title_is_no_markup(study_file: StudyFile) -> None:
+    study = load_study(study_file(title="[/b] \x9b31m", primary=["policy/entropy"]))
+    console = Console(width=200, file=io.StringIO())
+    console.print(study_table(study, analyse(study, [])))
+    assert "[/b] \\x9b31m" in console.file.getvalue()  # type: ignore[attr-defined]

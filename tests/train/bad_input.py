@@ -43,8 +43,42 @@ CONFIGURATION = [
     Case("train latin.yaml", "config: expected YAML, got 'latin.yaml': "),
     Case("train tag.yaml", "config: expected YAML, got 'tag.yaml': could not determine a constructor"),
     Case("train number.yaml", "1: expected a field of the configuration, got this unknown one"),
-    Case("train stepz.yaml", "stepz: expected a field of the configuration, got this unknown one"),
-    Case("train temprature.yaml", "clipo.temprature: expected a field of the configuration, got this unknown one"),
+    Case("train stepz.yaml", "stepz: expected a field of the configuration, got this unknown one; did you mean steps?"),
+    Case(
+        "train temprature.yaml",
+        "clipo.temprature: expected a field of the configuration, got this unknown one; did you mean clipo.temperature",
+    ),
+    Case(
+        f"{TRAIN} --clipo.wieght 1",
+        "--clipo.wieght: expected a field of the configuration, got this unknown one; did y",
+    ),
+    Case(
+        f"{TRAIN} --model.lora.ranks=3", "--model.lora.ranks=3: expected a field of the configuration, got this unknown"
+    ),
+    Case(
+        "train twice.yaml", "config: expected YAML, got 'twice.yaml': found the key 'clipo' of line 1 again in line 3"
+    ),
+    Case(
+        "train twice_inside.yaml", "config: expected YAML, got 'twice_inside.yaml': found the key 'dim' of line 1 aga"
+    ),
+    Case(
+        "train itself.yaml", "config: expected YAML, got 'itself.yaml': found an alias inside its own anchor in line 1"
+    ),
+    Case("train deep.yaml", "config: expected YAML, got 'deep.yaml': nested too deeply"),
+    Case("train bomb.yaml", "config: expected YAML, got 'bomb.yaml': found more than 100000 values in line "),
+    Case("train date.yaml", "config: expected YAML, got 'date.yaml': month must be in 1..12"),
+    Case("train digits.yaml", "config: expected YAML, got 'digits.yaml': Exceeds the limit"),
+    Case("train escape.yaml", "config: expected YAML, got 'escape.yaml': unacceptable character #x001b"),
+    Case("train line_break.yaml", "a\\nb: expected a field of the configuration, got this unknown one"),
+    Case("train nul.yaml", "run_dir: expected names of at most 200 bytes and without NUL, got 'a\\x00b'"),
+    Case("train long_list.yaml", "steps: expected a valid integer, got [0, 1, 2, "),
+    Case(f"{TRAIN} --run_dir {'a' * 300}", "run_dir: expected names of at most 200 bytes and without NUL, got 'aaa"),
+    Case(f"train {'a' * 300}", "config: expected a YAML file, got 'aaa"),
+    Case(f"{TRAIN} --data.options size", "data.options: expected NAME=VALUE or a JSON object, got 'size'"),
+    Case(f"{TRAIN} --data.options =3", "data.options: expected NAME=VALUE or a JSON object, got '=3'"),
+    Case(f"{TRAIN} --data.columns prompt", "data.columns: expected NAME=VALUE, a list or JSON, got something else"),
+    Case(f"{TRAIN} --clipo.floor -inf", "clipo.floor: expected a finite number, got '-inf'"),
+    Case(f"{TRAIN} --clipo.weight -5e-1", "clipo.weight: expected greater than or equal to 0, got '-5e-1'"),
     Case("train section.yaml", "clipo: expected a dictionary or an instance of ClipoConfig, got 3"),
     Case("train many.yaml", "steps: expected a valid integer, unable to parse string as an integer, got 'many'"),
     Case("train betas.yaml", "optimizer.betas: expected at most 2 items after validation, not 3, got [1, 2, 3]"),

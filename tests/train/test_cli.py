@@ -1,13 +1,17 @@
 """The `clipo` command: what it prints, and that bad input ends in one line, status 2, and nothing lost."""
 
+import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clipo_train import cli, jsonl
 from clipo_train.cli import main
 from clipo_train.config.files import load_config
+from clipo_train.errors import ConfigError
 from clipo_train.trainer import Trainer
 
 
@@ -97,3 +101,72 @@ def test_a_verifier_that_hangs_does_not_end_the_run(
     lines = (load_config(config).run_dir / "metrics.jsonl").read_text().splitlines()
     keys = ("eval/rows/verifier_timeouts", "rollout/verifier_timeouts")
     assert sum(json.loads(line).get(key, 0) for line in lines for key in keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            2,
+            "files: expected to be read and written, got No space left",
+        ),
+        (OSError(errno.EROFS, "Read-only", "a/b"), 2, "a/b: expected to be read and written, got Read-only"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", b"a"),
+            2,
+            "a: expected to be read and written, got Permiss",
+        ),
+        (OSError("x is no\n model"), 2, "files: expected to be read and written, got OSError: x is no model"),
+        (MemoryError(), 2, "memory: expected enough of it, got too little"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ConfigError("a: expected b, got \x1b[2J\n\x9bc"), 2, "a: expected b, got \\x1b[2J\\n\\x9bc"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_system_refuses_is_told_in_one_line(
+    raised: BaseException,
+    status: int,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "_report", raises(raised))
+    assert main(["report", "run"]) == status
+    error = capsys.readouterr().err
+    assert error.startswith(f"clipo report: {line}")
+    assert error.count("\n") == 1
+
+
+def test_what_nobody_expects_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_report", raises(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        main(["report", "run"])
+
+
+def raises(error: BaseException) -> Callable[..., None]:
+    def function(*_: object) -> None:
+        raise error
+
+    return function
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("file", ["metrics.jsonl", "completions.jsonl"])
+def test_a_full_disk_ends_a_run_in_one_line(
+    file: str, config_file: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = jsonl.append
+
+    def full(path: Path, rows: Iterable[Any]) -> None:
+        if path.name == file:
+            path.symlink_to("/dev/full")
+        append(path, rows)
+
+    monkeypatch.setattr(jsonl, "append", full)
+    config = config_file()
+    capsys.readouterr()
+    assert main(["train", str(config)]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("clipo train: ")
+    assert last.endswith(f"{file}: expected to be read and written, got No space left on device")

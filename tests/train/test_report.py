@@ -1,7 +1,11 @@
 """The report, the tables and the metrics log, from a run folder made by hand."""
 
+import errno
+import io
 import json
 import math
+import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,10 +13,13 @@ import pytest
 from accelerate import Accelerator
 from rich.console import Console
 
-from clipo_train.errors import ConfigError
-from clipo_train.metrics import MetricsLog
+from clipo_train.cli import main
+from clipo_train.errors import ConfigError, printable
+from clipo_train.evaluation import results_table
+from clipo_train.metrics import MetricsLog, progress_bar
 from clipo_train.report import completions_table, load_metrics, notices, summary_table, write_report
 from clipo_train.report.runs import points
+from clipo_train.verify_data import Check, checks_table
 
 
 class Page(HTMLParser):
@@ -109,6 +116,55 @@ def test_the_terminal_shows_the_same(tmp_path: Path) -> None:
     assert "right, process wrong" in text
 
 
+HOSTILE = [
+    "[/b]",
+    r"\[/x\]",
+    "[link=file:///etc/passwd]x[/link]",
+    "[bold red]x",
+    ":smile:",
+    "\x1b]0;title\x07\x1b[2J\x1b[31mred",
+    "\x9b31m",
+    "a\rb\x08c\x00",
+    "\u202etxet",
+    "\ud800",
+    r"$\frac{1$",
+    "$x^{2}$",
+    "a$b",
+    "_hidden",
+    "数学",
+    "<b>&amp;",
+    "",
+]
+"""What completions, answers and names of sets may hold."""
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_texts_are_shown_as_they_are(text: str, tmp_path: Path) -> None:
+    run, name = write_run(tmp_path), text.replace("/", "")  # names of sets have no slash
+    sample = {"step": 5, "prompt": text, "completion": text, "answer": text, "success": True, "process": None}
+    sample |= {"outcome": 1.0, "contrastive": -0.25, "advantage": 0.5}
+    (run / "completions.jsonl").write_text(json.dumps(sample) + "\n")
+    rows = [{"step": step, f"eval/{name}/accuracy": 0.1 * step, "policy/entropy": 1.0} for step in range(3)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = load_metrics(run)
+    console = Console(width=300, force_terminal=True, color_system=None, file=io.StringIO())
+    results = {f"eval/{name}/accuracy": 0.5}
+    console.print(summary_table(metrics), completions_table(run), results_table(results))
+    console.print(checks_table([Check(f"data/{text}", (text,), 1, {})]))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    styles = re.compile(r"\x1b\[[0-9;]*m")  # rich's own
+    assert printable(text).strip() in styles.sub("", shown)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", styles.sub("", shown))
+    page = write_report(run).read_text()
+    assert "mtext" not in page
+    assert page.count("<svg") == 2
+
+
+def test_a_progress_note_is_no_markup() -> None:
+    with progress_bar() as progress:
+        progress.add_task("[/b]", total=1, note=r"[/x] \[/y]")
+
+
 def test_the_log_has_null_for_what_is_not_finite_and_rewinds(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path, Accelerator())
     for step in range(4):
@@ -124,3 +180,81 @@ def test_the_log_has_null_for_what_is_not_finite_and_rewinds(tmp_path: Path) -> 
     assert points(metrics, "b") == ([], [])
     assert notices(metrics) == ["b was not finite: steps 0, 1, 2."]
     assert len(log.completions_path.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", [".report.html", "report.html"])
+def test_a_page_replaces_links_and_never_follows_them(name: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (write_run(run) / name).symlink_to(precious)
+    page = write_report(run)
+    assert page.read_text().startswith("<!")
+    assert not page.is_symlink()
+    assert precious.read_text() == "mine"
+    assert [path.name for path in run.glob(".*") if path.name != name] == []
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_report(write_run(tmp_path))
+    before, names = page.read_text(), sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", _disk_full)
+    with pytest.raises(ConfigError, match=r"output: expected a file that can be written, got '.*': No space left"):
+        write_report(tmp_path)
+    assert (page.read_text(), sorted(tmp_path.iterdir())) == (before, names)
+
+
+def _disk_full(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("metrics.jsonl", "[1]", "run: expected an object in line 7 of '.*', got list"),
+        ("metrics.jsonl", "null", "run: expected an object in line 7 of '.*', got NoneType"),
+        *(
+            ("metrics.jsonl", line, "run: expected a step and numbers in each line of '.*', got ")
+            for line in (
+                "{}",
+                '{"a": 1}',
+                '{"step": null}',
+                '{"step": "x"}',
+                '{"step": NaN}',
+                '{"step": 1, "a": "b"}',
+                '{"step": 1, "a": [1]}',
+                '{"step": 1, "a": true}',
+                '{"step": 1, "eval/accuracy": 1}',
+                f'{{"step": 1, "a": 1{"0" * 400}}}',
+                f'{{"step": 1, "a": {"9" * 5000}}}',
+            )
+        ),
+        ("completions.jsonl", "3", "run: expected an object in line 2 of '.*', got int"),
+        ("completions.jsonl", '{"step": 5}', "run: expected sample completions in '.*', got a line with prompt None"),
+        ("config.yaml", "seed: 2", "config: expected YAML, got '.*': found the key 'seed' of line 1 again in line 2"),
+        ("config.yaml", "- a", "config: expected YAML, got '.*': "),
+    ],
+)
+def test_what_is_wrong_in_a_runs_files_is_told_in_one_line(
+    file: str, line: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (write_run(tmp_path) / file).open("a") as opened:
+        opened.write(f"{line}\n")
+    page = tmp_path / "page.html"
+    runs = [str(tmp_path)] * (
+        2 if file == "config.yaml" else 1
+    )  # a page about one run shows its configuration as it is
+    assert main(["report", *runs, "--output", str(page)]) == 2
+    assert re.fullmatch(f"clipo report: {message}.*\n", capsys.readouterr().err)
+    assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[" * 10_000, '{"step": 1, "step": 2}', "\x00\x00"], ids=["cut", "deep", "twice", "nul"]
+)
+def test_a_line_that_is_no_json_is_passed_over(line: str, tmp_path: Path) -> None:
+    before = load_metrics(write_run(tmp_path))
+    with (tmp_path / "metrics.jsonl").open("a") as opened:
+        opened.write(f"{line}\n")
+    assert load_metrics(tmp_path) == before

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError, create_model
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsError
+from pydantic import TypeAdapter, ValidationError
 
 from clipo_train.config import ClipoConfig, TrainConfig
-from clipo_train.errors import ConfigError, parser_error
+from clipo_train.config.command_line import read_arguments
+from clipo_train.config.unknown import section_of, suggestion
+from clipo_train.config.yaml_files import read_yaml
+from clipo_train.errors import ConfigError, shortened
 
 Section = TypeVar("Section")
 
@@ -32,7 +34,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, suite: Mapping[str
     Raises:
         ConfigError: A missing or unreadable file, an unknown field or preset, a value of a wrong type or out of range.
     """
-    return read_fields([read_yaml(path), suite or {}, _cli_values(overrides)])
+    return read_fields([read_yaml(path), suite or {}, read_arguments(overrides)])
 
 
 def read_fields(layers: Sequence[Mapping[str, Any]]) -> TrainConfig:
@@ -46,8 +48,8 @@ def read_fields(layers: Sequence[Mapping[str, Any]]) -> TrainConfig:
     return validated(TrainConfig, merged([*([] if name is None else _preset(name)), values]))
 
 
-def validated(kind: type[Section], values: Mapping[str, Any]) -> Section:
-    """A configuration, or a section of one, from its fields.
+def validated(kind: type[Section], values: Mapping[str, Any], name: str = "") -> Section:
+    """A configuration, or a section of one of this name, from its fields.
 
     Raises:
         ConfigError: An unknown field, a value of a wrong type or out of range.
@@ -55,7 +57,7 @@ def validated(kind: type[Section], values: Mapping[str, Any]) -> Section:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(_one_line(error, kind, name)) from None
 
 
 def read_clipo(values: Any) -> ClipoConfig:
@@ -73,7 +75,7 @@ def read_section(kind: type[Section], values: Any, name: str) -> Section:
     Raises:
         ConfigError: As `load_config`.
     """
-    return validated(dict[str, kind], {name: values})[name]  # type: ignore[valid-type]
+    return validated(kind, values, name)
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -82,13 +84,18 @@ def dump_config(config: TrainConfig) -> str:
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Fields of all layers; a later one's wins, section by section."""
+def merged(layers: Sequence[Mapping[str, Any]], kind: Any = TrainConfig) -> dict[str, Any]:
+    """Fields of all layers; a later one's wins, section by section at every level.
+
+    A mapping that is a field's value, such as `data.options`, replaces an earlier one as a whole.
+    """
     values: dict[str, Any] = {}
+    fields = kind.__pydantic_fields__
     for layer in layers:
         for name, value in layer.items():
-            if isinstance(value, Mapping) and isinstance(values.get(name), Mapping):
-                values[name] = {**values[name], **value}
+            section = section_of(fields[name].annotation) if name in fields else None
+            if section and isinstance(value, Mapping) and isinstance(values.get(name), Mapping):
+                values[name] = merged([values[name], value], section)
             else:
                 values[name] = value
     return values
@@ -115,50 +122,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping.
-
-    Raises:
-        ConfigError: It is missing, unreadable, or no mapping.
-    """
-    if not path.is_file():
-        raise ConfigError(f"config: expected a YAML file, got {str(path)!r}, which is not a file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config: expected YAML, got {str(path)!r}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"config: expected a mapping of fields in {str(path)!r}, got {type(values).__name__}")
-    return values
-
-
-def _cli_values(arguments: Sequence[str]) -> dict[str, Any]:
-    """Only the values given on the command line, nested like the configuration, not yet validated."""
-    fields: dict[str, Any] = {
-        name: (info.annotation, info)
-        for name, info in TrainConfig.__pydantic_fields__.items()  # type: ignore[attr-defined]
-    }
-    settings: type[BaseSettings] = create_model("TrainConfig", __base__=BaseSettings, **fields)
-    try:
-        return CliSettingsSource[Any](
-            settings,
-            cli_prog_name="clipo train CONFIG.yaml",
-            cli_parse_args=list(arguments),
-            cli_avoid_json=True,
-            cli_exit_on_error=False,
-        )()
-    except SettingsError as error:
-        raise ConfigError(parser_error(str(error).removeprefix("error parsing CLI: "))) from None
-
-
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, kind: Any, name: str) -> str:
     """The first of pydantic's errors as `field: expected ..., got ...`."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join([name] * bool(name) + [str(part) for part in first["loc"]])
     if first["type"] in ("unexpected_keyword_argument", "invalid_key"):
-        return f"{where}: expected a field of the configuration, got this unknown one"
+        meant = suggestion(where, kind, f"{name}." if name else "")
+        return f"{where}: expected a field of the configuration, got this unknown one{meant}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
     wanted = re.sub(r"^.* should (be|have) ", "", message)
-    return f"{where}: expected {wanted}, got {first['input']!r}"
+    return f"{where}: expected {wanted}, got {shortened(repr(first['input']))}"

@@ -1,5 +1,6 @@
 """The sections of the configuration that say what a run works with, and the whole of it."""
 
+import os
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,11 @@ from pydantic_settings import CliImplicitFlag
 
 from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig, RewardConfig
 from clipo_train.config.fields import STRICT, Count, Fraction, Natural, NonNegative, Positive, Seed
+from clipo_train.errors import shortened
 from clipo_train.types import Column
+
+_LONGEST_NAME = 200
+"""File systems allow 255 bytes; folders that are being written get longer names."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -60,7 +65,8 @@ class DataConfig:
     train: str = "arithmetic:train"
     """`arithmetic:SPLIT`, `reasoning_gym:TASK`, `hf:NAME[:SPLIT]`, or a .parquet or .jsonl file."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Options of a reasoning-gym task, such as `size` or `min_terms`, or of `datasets.load_dataset`, such as `name`."""
+    """Options of a reasoning-gym task, such as `size` or `min_terms`, or of `datasets.load_dataset`, such as `name`. On
+    the command line `size=5,name=main`: numbers, true, false, null and lists as in JSON, `name="5"` for text."""
     columns: dict[Column, str] = field(default_factory=dict)
     """Where rows have their `prompt`, `answer` and `source`, if not under these names: `{prompt: question}`. A dot
     leads into a nested field."""
@@ -221,6 +227,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
+        _check_path("run_dir", self.run_dir)
         rollout, optimizer = self.rollout, self.optimizer
         if self.loss.rollout_correction != "none" and rollout.engine == "transformers":
             raise ValueError(
@@ -240,3 +247,14 @@ class TrainConfig:
 def _divides(name: str, divisor: int, of: str, number: int) -> None:
     if number % divisor:
         raise ValueError(f"{name}: expected a divisor of {of} = {number}, got {divisor}")
+
+
+def _check_path(name: str, path: Path) -> None:
+    try:
+        parts = [os.fsencode(part) for part in path.parts]
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: expected text in UTF-8, got {shortened(repr(str(path)))}") from None
+    if any(len(part) > _LONGEST_NAME or b"\0" in part for part in parts):
+        raise ValueError(
+            f"{name}: expected names of at most {_LONGEST_NAME} bytes and without NUL, got {shortened(repr(str(path)))}"
+        )

@@ -1,10 +1,13 @@
 """What is drawn of a run, and how: figures of panels, each panel an inline SVG."""
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
+
+from clipo_train.errors import printable
 
 
 class Panel(NamedTuple):
@@ -134,7 +137,7 @@ def svg(description: str, label: str, lines: Sequence[Line], *, stacked: bool = 
     def paint(axes: Any) -> None:
         (_stack if stacked else _plot)(axes, lines)
         axes.set_xlabel("step")
-        axes.set_ylabel(label)
+        axes.set_ylabel(printable(label))
         axes.grid(alpha=0.25)
         if legend and len(lines) > 1:
             axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(lines), 3))
@@ -155,20 +158,28 @@ def drawing(description: str, size: tuple[float, float], paint: Callable[[Any], 
 
     grey = "#808080"
     style: Any = {
-        "svg.hashsalt": description,
+        "svg.hashsalt": printable(description),
         "svg.fonttype": "none",
         **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color"), grey),
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "text.parse_math": False,  # names are no formulas
     }
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's browser has it
         canvas = Canvas(figsize=size, layout="constrained")
         paint(canvas.subplots())
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    return Markup(text.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(description), 1))  # noqa: S704
+    told = Markup('<svg role="img" aria-label="{}"').format(printable(description))
+    return Markup(text.replace("<svg", told, 1))  # noqa: S704
+
+
+def _legend(name: str) -> str:
+    """A name that matplotlib shows: it leaves out those that begin with an underscore."""
+    return ("\N{ZERO WIDTH SPACE}" if name.startswith("_") else "") + printable(name)
 
 
 def _plot(axes: Any, lines: Sequence[Line]) -> None:
@@ -176,7 +187,7 @@ def _plot(axes: Any, lines: Sequence[Line]) -> None:
         (drawn,) = axes.plot(
             line.steps,
             line.values,
-            label=line.name,
+            label=_legend(line.name),
             color=line.color,
             linestyle=(0, line.dashes),
             marker="o" if len(line.steps) < 12 else None,
@@ -189,4 +200,4 @@ def _plot(axes: Any, lines: Sequence[Line]) -> None:
 def _stack(axes: Any, lines: Sequence[Line]) -> None:
     steps = sorted(set.intersection(*(set(line.steps) for line in lines)))
     heights = [[dict(zip(line.steps, line.values, strict=True))[step] for step in steps] for line in lines]
-    axes.stackplot(steps, heights, labels=[line.name for line in lines], alpha=0.8)
+    axes.stackplot(steps, heights, labels=[_legend(line.name) for line in lines], alpha=0.8)

@@ -1,16 +1,20 @@
 """The report of one run."""
 
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
+from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, shortened
 from clipo_train.report.charts import Figure, Line, figures, svg
 from clipo_train.report.runs import Metrics, evaluation_sets, load_metrics, notices, points, read_lines
+from clipo_train.terminal import plain
+from clipo_train.whole_file import write_whole
 
 COLUMNS = {
     "accuracy": "outcome accuracy",
@@ -21,6 +25,24 @@ COLUMNS = {
 """What is told of every evaluation set: metric -> heading."""
 
 _SHOWN_COMPLETIONS = 12
+
+
+@dataclass
+class _Sample:
+    """A line of `completions.jsonl`."""
+
+    step: int
+    prompt: str
+    completion: str
+    answer: str
+    success: bool
+    process: bool | None
+    outcome: float
+    contrastive: float
+    advantage: float
+
+
+_SAMPLE = TypeAdapter(_Sample)
 
 
 def write_report(run_dir: Path, path: Path | None = None) -> Path:
@@ -41,7 +63,7 @@ def write_report(run_dir: Path, path: Path | None = None) -> Path:
         summary=_summary(metrics),
         figures=drawn,
         completions=_last_completions(run_dir),
-        config=config.read_text(encoding="utf-8") if config.exists() else "",
+        config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
     )
     return write_page(page, path or run_dir / "report.html")
 
@@ -63,9 +85,10 @@ def write_page(page: str, path: Path) -> Path:
     """
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(f"output: expected a file in a folder that exists, got {str(path)!r}")
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        write_whole(path, page)
+    except OSError as error:
+        raise ConfigError(f"output: expected a file that can be written, got {str(path)!r}: {error.strerror}") from None
     return path
 
 
@@ -76,7 +99,7 @@ def summary_table(metrics: Metrics) -> Table:
     for column in COLUMNS.values():
         table.add_column(column, justify="right")
     for name, cells in _summary(metrics):
-        table.add_row(name, *cells)
+        table.add_row(plain(name), *cells)
     return table
 
 
@@ -87,19 +110,14 @@ def completions_table(run_dir: Path) -> Table:
         table.add_column(column, overflow="fold")
     for row in _last_completions(run_dir):
         table.add_row(
-            _shorten(row["prompt"]),
-            _shorten(row["completion"]),
-            row["answer"],
+            plain(shortened(row["prompt"])),
+            plain(shortened(row["completion"])),
+            plain(shortened(row["answer"])),
             row["verdict"],
             f"{row['contrastive']:+.3f}",
             f"{row['advantage']:+.2f}",
         )
     return table
-
-
-def _shorten(text: str, length: int = 160) -> str:
-    text = text.replace("[", r"\[")  # rich would read markup
-    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 2 :]}"
 
 
 def _summary(metrics: Metrics) -> list[tuple[str, list[str]]]:
@@ -119,13 +137,25 @@ def _before_after(metrics: Metrics, key: str) -> str:
 
 
 def _last_completions(run_dir: Path) -> list[dict[str, Any]]:
-    rows = list(read_lines(run_dir / "completions.jsonl"))
+    path = run_dir / "completions.jsonl"
+    rows = [_sample(path, row) for row in read_lines(path)]
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
     process = {True: ", process right", False: ", process wrong", None: ""}
     return [
         row | {"verdict": ("right" if row["success"] else "wrong") + process[row["process"]]}
         for row in last[:_SHOWN_COMPLETIONS]
     ]
+
+
+def _sample(path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return asdict(_SAMPLE.validate_python(row))
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        raise ConfigError(
+            f"run: expected sample completions in {str(path)!r}, got a line with {field} "
+            f"{shortened(repr(row.get(field)))}"
+        ) from None
 
 
 def _draw(figure: Figure, metrics: Metrics) -> list[Markup]:

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from clipo_train import jsonl
 from clipo_train.config.files import flatten
-from clipo_train.errors import ConfigError
+from clipo_train.config.yaml_files import read_yaml
+from clipo_train.errors import ConfigError, shortened
 
 Metrics = list[dict[str, float]]
 
 _NOT_COMPARED = ("seed", "run_dir", "resume")
 _ABSENT = "–"
+_PARTS = 2
+"""Slashes in a metric of an evaluation set: `eval/<set>/accuracy`."""
 _SHOWN_STEPS = 10
 
 
@@ -47,25 +48,51 @@ def load_metrics(run_dir: Path) -> Metrics:
     A value that was not finite is NaN.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There are none, or a line has something other than a step and numbers.
     """
-    rows = {int(row["step"]): _with_nan(row) for row in read_lines(run_dir / "metrics.jsonl")}
+    path = run_dir / "metrics.jsonl"
+    found = [_numbers(path, row) for row in read_lines(path)]
+    rows = {int(row["step"]): row for row in found}
     if not rows:
         raise ConfigError(f"run: expected a folder with a metrics.jsonl of at least one line, got {str(run_dir)!r}")
     return [rows[step] for step in sorted(rows)]
 
 
 def read_lines(path: Path) -> Iterable[dict[str, Any]]:
-    """The objects of a JSON lines file; a line cut short by a kill is passed over."""
-    for _, line in jsonl.read_lines(path, errors="replace") if path.is_file() else ():
+    """The objects of a JSON lines file; a line that is no JSON, such as one cut short by a kill, is passed over.
+
+    Raises:
+        ConfigError: A line is JSON, but not an object.
+    """
+    for number, line in jsonl.read_lines(path, errors="replace") if path.is_file() else ():
         try:
-            yield jsonl.loads(line)
+            row = jsonl.loads(line)
         except ValueError:
             continue
+        if not isinstance(row, dict):
+            raise ConfigError(f"run: expected an object in line {number} of {str(path)!r}, got {type(row).__name__}")
+        yield row
 
 
-def _with_nan(row: dict[str, Any]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in row.items()}
+def _numbers(path: Path, row: dict[str, Any]) -> dict[str, float]:
+    """A line of metrics, with NaN for null."""
+    try:
+        numbers = {name: math.nan if value is None else _number(value) for name, value in row.items()}
+        if not math.isfinite(numbers["step"]) or any(
+            name.startswith("eval/") and name.count("/") != _PARTS for name in row
+        ):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise ConfigError(
+            f"run: expected a step and numbers in each line of {str(path)!r}, got {shortened(repr(row))}"
+        ) from None
+    return numbers | {"step": int(numbers["step"])}
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
 
 
 def nonfinite_steps(metrics: Metrics) -> dict[str, list[int]]:
@@ -115,7 +142,7 @@ def load_curves(run_dirs: Sequence[Path]) -> list[Curve]:
     for run_dir in run_dirs:
         run = Run(run_dir, load_metrics(run_dir), _load_config(run_dir))
         compared = {name: value for name, value in run.config.items() if name not in _NOT_COMPARED}
-        grouped.setdefault(json.dumps(compared, sort_keys=True), []).append(run)
+        grouped.setdefault(json.dumps(compared, sort_keys=True, default=str), []).append(run)
     for runs in grouped.values():
         _require_different_seeds(runs)
     firsts = [runs[0].config for runs in grouped.values()]
@@ -133,13 +160,13 @@ def _load_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"run: expected a folder with a config.yaml, got {str(run_dir)!r}")
-    return flatten(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return flatten(read_yaml(path))
 
 
 def _require_different_seeds(runs: Sequence[Run]) -> None:
     seen: dict[Any, Run] = {}
     for run in runs:
-        seed = run.config.get("seed")
+        seed = str(run.config.get("seed"))
         other = seen.setdefault(seed, run)
         if other is not run:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import field, replace
 from pathlib import Path
@@ -12,13 +13,19 @@ from pydantic.dataclasses import dataclass
 
 from clipo_train.config import TrainConfig
 from clipo_train.config.fields import STRICT, Count
-from clipo_train.config.files import merged, read_fields, read_yaml, validated
+from clipo_train.config.files import merged, read_fields, validated
+from clipo_train.config.yaml_files import read_yaml
 from clipo_train.errors import ConfigError
+from clipo_train.study.measures import check_measures
 from clipo_train.study.rewards import REWARDS, WITH_HEAD
 from clipo_train.testbed.warm_start import is_test_bed
 
 START = "start"
 """The arm that is not trained."""
+
+_ARM = re.compile(r"\w[\w ._+=-]*")
+"""Names of arms, which are names of folders too."""
+_LONGEST = 100
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -60,9 +67,12 @@ class StudyConfig:
     """Processes, of one thread each."""
 
     def __post_init__(self) -> None:
+        for field_name in ("arms", "primary"):
+            if not getattr(self, field_name):
+                raise ValueError(f"{field_name}: expected at least one, got none")
         for name, arm in self.arms.items():
-            if "/" in name or name == START:
-                raise ValueError(f"arms: expected names without '/', and not {START!r}, got {name!r}")
+            if not _ARM.fullmatch(name) or name != name.strip() or len(name.encode()) > _LONGEST or name == START:
+                raise ValueError(f"arms: expected names of letters, digits and ' ._+=-', not {START!r}, got {name!r}")
             if arm.reward not in REWARDS:
                 raise ValueError(f"arms.{name}.reward: expected one of {', '.join(REWARDS)}, got {arm.reward!r}")
             for other in arm.against:
@@ -102,10 +112,7 @@ def load_study(path: Path, overrides: Mapping[str, Any] | None = None) -> StudyC
     study = validated(StudyConfig, read_yaml(path) | given)
     for name in study.arms:
         plan_run(study, name, 0)
-    for measure in study.measures:
-        _, name, *_ = f"{measure}/".split("/")
-        if measure.startswith("eval/") and name not in start_run(study, 0).config.evaluation.sets:
-            raise ConfigError(f"primary, secondary: expected sets of base.evaluation.sets, got {measure!r}")
+    check_measures(study.measures, [*start_run(study, 0).config.evaluation.sets])
     return study
 
 

@@ -8,11 +8,13 @@ from typing import Any
 from markupsafe import Markup
 from rich.table import Table
 
+from clipo_train.errors import ConfigError
 from clipo_train.report.charts import drawing
 from clipo_train.report.page import render, write_page
 from clipo_train.study.analysis import Analysis, Comparison, Interval
 from clipo_train.study.config import START, StudyConfig
 from clipo_train.study.runner import MACHINE, Result
+from clipo_train.terminal import plain
 
 _FOUND, _NOT_FOUND = "#d62728", "#7f7f7f"
 _SMALLEST = 1e-4
@@ -46,8 +48,15 @@ def facts(study: StudyConfig, results: Sequence[Result]) -> dict[str, Any]:
         "arms": len({result.arm for result in runs}),
         "seeds": len({result.seed for result in runs}),
         "hours": sum(result.seconds for result in results) / 3600,
-        "machine": json.loads(path.read_text(encoding="utf-8")) if path.exists() else {},
+        "machine": _machine(path) if path.exists() else {},
     }
+
+
+def _machine(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"output: expected JSON in {str(path)!r}, got something else: {error}") from None
 
 
 def measure_name(name: str) -> str:
@@ -96,18 +105,17 @@ def forest(analysis: Analysis, name: str) -> Markup:
 
 def study_table(study: StudyConfig, analysis: Analysis) -> Table:
     """The primary measures' differences, for the terminal; those that are found after correction marked."""
-    table = Table(
-        title=f"{study.title}: differences, 95 % intervals; * found after correction for {analysis.tests} tests"
-    )
+    title = f"{study.title}: differences, 95 % intervals; * found after correction for {analysis.tests} tests"
+    table = Table(title=plain(title))
     table.add_column("arm − against", no_wrap=True)
     for name in study.primary:
-        table.add_column(measure_name(name), justify="right")
+        table.add_column(plain(measure_name(name)), justify="right")
     for (arm, other), comparisons in _pairs(analysis).items():
         cells = [comparisons.get(name) for name in study.primary]
         shown = [
             f"{number(cell.difference, signed=True)}{' *' if cell.found else ''}" if cell else "–" for cell in cells
         ]
-        table.add_row(f"{arm} − {other}", *shown)
+        table.add_row(plain(f"{arm} − {other}"), *shown)
     return table
 
 

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import platform
-import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from rich.progress import Progress
 
+from clipo_train import jsonl
 from clipo_train.errors import ConfigError
-from clipo_train.folders import check_can_create, write_whole
+from clipo_train.folders import check_can_create
 from clipo_train.metrics import progress_bar
 from clipo_train.report import load_metrics
 from clipo_train.report.runs import Metrics, read_lines
 from clipo_train.study.config import START, Run, StudyConfig, model_path, plan_run, start_run
+from clipo_train.study.folders import check_folders, clear_folder
 from clipo_train.testbed.warm_start import is_test_bed
+from clipo_train.whole_file import write_whole
 
 RESULTS, MACHINE = "results.jsonl", "machine.json"
 
@@ -47,6 +51,9 @@ class Result:
     measures: dict[str, float]
 
 
+_RESULT = TypeAdapter(Result)
+
+
 def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]:
     """Runs all arms with all seeds, seed by seed, but for those that the study's folder has results of.
 
@@ -67,15 +74,20 @@ def run_study(study: StudyConfig, *, show_progress: bool = True) -> list[Result]
     unmade = [
         run for run in starts if (START, run.seed) not in have or (run.seed in wanted and not _has_first_policy(run))
     ]
+    check_folders([*missing, *unmade])
+    _check_measured(study, done)
     if missing or unmade:
         study.output.mkdir(parents=True, exist_ok=True)
         write_whole(study.output / MACHINE, json.dumps(machine(), indent=1) + "\n")
-        write_whole(study.output / RESULTS, "".join(map(_line, done)))  # without a line that was cut short
+        lines = [jsonl.dumps(asdict(result)) for result in done]  # without a line that was cut short
+        write_whole(study.output / RESULTS, "".join(lines))
     with progress_bar(visible=show_progress) as progress:
         for name, planned, left in (("first policies", starts, unmade), ("runs", runs, missing)):
             bar = progress.add_task(name, total=len(planned), completed=len(planned) - len(left), note="")
             _run_all(left, study, have, (progress, bar))
-    return [result for result in read_results(study.output) if result.seed < study.seeds]
+    results = [result for result in read_results(study.output) if result.seed < study.seeds]
+    _check_measured(study, results)
+    return results
 
 
 def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]], shown: tuple[Progress, Any]) -> None:
@@ -84,6 +96,7 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
     from pebble import ProcessPool
 
     progress, bar = shown
+    done = read_results(study.output)
     pool: Any = ProcessPool(study.workers, context=multiprocessing.get_context("spawn"), initializer=_prepare)
     try:
         futures: dict[Any, Run] = {pool.schedule(run_one, args=[run, study.measures]): run for run in runs}
@@ -95,8 +108,9 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
                 error.add_note(f"in arm {run.arm}, seed {run.seed}")
                 raise
             if (run.arm, run.seed) not in have:
-                with (study.output / RESULTS).open("a", encoding="utf-8") as file:
-                    file.write(_line(result))
+                jsonl.append(study.output / RESULTS, [asdict(result)])
+                done.append(result)
+                _check_measured(study, done)
             progress.update(bar, advance=1, note=f"{run.arm}, seed {run.seed}: {result.seconds:.0f} CPU s")
         pool.close()
     finally:
@@ -110,8 +124,7 @@ def run_one(run: Run, measures: Sequence[str]) -> Result:
     from clipo_train.study.trainer import StudyTrainer
 
     start = time.process_time()
-    if run.folder.exists():  # an unfinished run left it
-        shutil.rmtree(run.folder)
+    clear_folder(run)
     if run.arm == START:
         _save_first_policy(run)
         model = replace(run.config.model, path=model_path(run))
@@ -132,8 +145,16 @@ def measure(metrics: Metrics, name: str) -> float | None:
 
 
 def read_results(output: Path) -> list[Result]:
-    """The results in a folder; a line cut short by a kill is left out."""
-    return [Result(**row) for row in read_lines(output / RESULTS)]
+    """The results in a folder; a line cut short by a kill is left out.
+
+    Raises:
+        ConfigError: A line is no result.
+    """
+    try:
+        return [_RESULT.validate_python(row) for row in read_lines(output / RESULTS)]
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(f"output: expected results of a study in {str(output / RESULTS)!r}, got no {where}") from None
 
 
 def machine() -> dict[str, str | int]:
@@ -178,12 +199,21 @@ def _check_settings(study: StudyConfig, results: Sequence[Result]) -> None:
             )
 
 
-def _line(result: Result) -> str:
-    return json.dumps(asdict(result)) + "\n"
+def _check_measured(study: StudyConfig, results: Sequence[Result]) -> None:
+    """Stops a study, after the first seed that all arms have run with, for a measure that none of them has."""
+    for seed in range(study.seeds):
+        found = [result for result in results if result.seed == seed and result.arm in study.arms]
+        if len({result.arm for result in found}) == len(study.arms):
+            measured = {name for result in found for name in result.measures}
+            for name in study.primary:
+                if name not in measured:
+                    raise ConfigError(f"primary: expected measures that an arm has, got {name!r}, which none has")
+            return
 
 
 def _prepare() -> None:
-    """A worker has one thread and ends with its study."""
+    """A worker has one thread and ends with its study, which alone handles ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from transformers.utils import logging
 
     logging.disable_progress_bar()
