@@ -10,6 +10,7 @@
 | `random.pt` | random states of every process: Python's, NumPy's, torch's and its device's |
 | `config.yaml` | the configuration of the run |
 | `clipo.json` | where the run is, how many processes it has, and what model |
+| `manifest.json` | size and SHA-256 of each of these files: a checkpoint that differs from it is refused |
 
 It is the same on one process and on several, sharded or not. Whatever its files hold, reading them executes nothing:
 those in `.pt` are read by `torch.load(..., weights_only=True)`.
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
+from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -41,16 +43,17 @@ from transformers import PreTrainedModel
 from clipo_train.config import ModelConfig, TrainConfig
 from clipo_train.config.files import dump_config, flatten, load_config
 from clipo_train.errors import ConfigError
-from clipo_train.folders import check_can_create, drop, sweep, whole_folder
+from clipo_train.folders import BEGUN, CHECKPOINT, check_can_create, checkpoints, drop, remove, sweep, whole_folder
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
 from clipo_train.lora import add_lora, save_policy
+from clipo_train.manifest import DamagedError, check_manifest, write_manifest
 from clipo_train.parallel import gather_list
 from clipo_train.policy import load_policy, require_finite_weights
 from clipo_train.random_state import random_state, restore_random_states
 
-_PREFIX = "step-"
 _WEIGHTS = Path("policy", "model.safetensors")
+_FACTS = "clipo.json"
 _FREE = (
     *("run_dir", "resume", "steps", "evaluation", "logging", "checkpoint"),
     *("model.gradient_checkpointing", "data.verifier_workers", "optimizer.micro_batch_size"),
@@ -96,7 +99,7 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
         optimizer = get_optimizer_state_dict(learner.model, learner.optimizer, options=options)
     states = gather_list([random_state()], accelerator)
     if accelerator.is_main_process:
-        with whole_folder(config.run_dir / "checkpoints" / f"{_PREFIX}{position.step:08d}") as folder:
+        with whole_folder(config.run_dir / "checkpoints" / f"step-{position.step:08d}") as folder:
             _write_policy(folder / "policy", learner, weights)
             torch.save({"optimizer": optimizer, "schedule": learner.scheduler.state_dict()}, folder / "optimizer.pt")
             if head is not None:
@@ -104,7 +107,8 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
             torch.save(states, folder / "random.pt")
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             facts = position._asdict() | {"processes": len(states), "model": _signature(learner.policy)}
-            (folder / "clipo.json").write_text(json.dumps(facts, indent=2))
+            (folder / _FACTS).write_text(json.dumps(facts, indent=2))
+            write_manifest(folder)
         _tidy(config)
     accelerator.wait_for_everyone()
 
@@ -116,13 +120,14 @@ def check_unchanged(config: TrainConfig) -> None:
         ConfigError: The latest checkpoint is further than the run would go, or a field is not what it was then that
             changes what the run trains to.
     """
-    checkpoints = _complete(config.run_dir)
-    if not checkpoints:
+    latest = latest_checkpoint(config.run_dir)
+    if latest is None:
         return
-    with _readable(checkpoints[-1]):
-        began = load_config(checkpoints[-1] / "config.yaml")
+    with _readable(latest):
+        check_manifest(latest, hashed=("config.yaml", _FACTS))
+        began = load_config(latest / "config.yaml")
         saved, own = (flatten(yaml.safe_load(dump_config(it))) for it in (began, config))
-        step = int(json.loads((checkpoints[-1] / "clipo.json").read_text())["step"])
+        step = int(json.loads((latest / _FACTS).read_text())["step"])
     changed = [
         f"{name} {own.get(name)!r} (was {saved.get(name)!r})"
         for name in sorted(saved.keys() | own.keys())
@@ -147,14 +152,14 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
     Raises:
         ConfigError: It cannot be read, or is that of another model.
     """
-    checkpoints = _complete(learner.config.run_dir)
-    if not checkpoints:
+    latest = latest_checkpoint(learner.config.run_dir)
+    if latest is None:
         if learner.accelerator.is_main_process:
             _log.warning("resume: no checkpoint in %r yet: the run begins", str(learner.config.run_dir))
         return None
-    latest = checkpoints[-1]
+    _check_whole(latest, learner.accelerator)
     with _readable(latest):
-        facts = json.loads((latest / "clipo.json").read_text())
+        facts = json.loads((latest / _FACTS).read_text())
         position = Position(*(facts[name] for name in Position._fields))
         _check_model(latest, facts["model"], learner)
         _restore(latest, learner)
@@ -178,15 +183,17 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
     Raises:
         ConfigError: There is no such checkpoint, it cannot be read, or the folder exists.
     """
-    checkpoints = {int(path.name.removeprefix(_PREFIX)): path for path in _complete(run_dir)}
-    if not checkpoints:
+    found = {int(path.name.removeprefix("step-")): path for path in checkpoints(run_dir)}
+    if not found:
         raise ConfigError(f"run: expected the folder of a run with a checkpoint, got {str(run_dir)!r}")
-    if step is not None and step not in checkpoints:
-        raise ConfigError(f"step: expected one of {', '.join(map(str, checkpoints))}, got {step}")
+    if step is not None and step not in found:
+        raise ConfigError(f"step: expected one of {', '.join(map(str, found))}, got {step}")
     if folder.exists():
         raise ConfigError(f"out: expected a new folder, got {str(folder)!r}, which exists")
     check_can_create(folder, "out")
-    checkpoint = checkpoints[max(checkpoints) if step is None else step]
+    checkpoint = found[max(found) if step is None else step]
+    with _readable(checkpoint, "run"):
+        check_manifest(checkpoint)
     config = load_config(checkpoint / "config.yaml")
     if config.model.lora is None:
         policy, tokenizer = load_policy(ModelConfig(path=str(checkpoint / "policy"), dtype=config.model.dtype))
@@ -201,22 +208,34 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """The folder of a run's latest checkpoint, if it has one."""
-    return max(_complete(run_dir), default=None)
-
-
-def _complete(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "checkpoints").glob(f"{_PREFIX}*"))
+    return max(checkpoints(run_dir), default=None)
 
 
 def _tidy(config: TrainConfig) -> None:
     """Drops older checkpoints, and what a killed run has left."""
-    sweep(config.run_dir / "checkpoints")
-    for old in _complete(config.run_dir)[: -config.checkpoint.keep]:
-        drop(old)
+    sweep(config.run_dir / "checkpoints", CHECKPOINT)
+    remove(config.run_dir / BEGUN)
+    for old in checkpoints(config.run_dir)[: -config.checkpoint.keep]:
+        if (old / _FACTS).is_file() and not old.is_symlink():  # one of ours
+            drop(old)
+
+
+def _check_whole(checkpoint: Path, accelerator: Accelerator) -> None:
+    """Reads every file once, in the main process; what is wrong with one is raised in all."""
+    refusal = ""
+    if accelerator.is_main_process:
+        try:
+            with _readable(checkpoint):
+                check_manifest(checkpoint)
+        except ConfigError as error:
+            refusal = str(error)
+    refusal = gather_list([refusal], accelerator)[0]
+    if refusal:
+        raise ConfigError(refusal)
 
 
 @contextmanager
-def _readable(checkpoint: Path) -> Iterator[None]:
+def _readable(checkpoint: Path, field: str = "resume") -> Iterator[None]:
     """Whatever a damaged file makes of the block, in one line."""
     try:
         yield
@@ -226,9 +245,10 @@ def _readable(checkpoint: Path) -> Iterator[None]:
         *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError),
         *(pickle.UnpicklingError, SafetensorError),
     ) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        kind = "" if isinstance(error, DamagedError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())[:200]
         raise ConfigError(
-            f"resume: expected a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
+            f"{field}: expected a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
             f"({reason})"
         ) from error
 

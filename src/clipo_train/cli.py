@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from clipo_train.errors import ConfigError, parser_error, printable, shortened
+from clipo_train.stopping import Stopped
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
@@ -37,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        The exit status: 0; 2 after a one-line error about something the user can mend; 130 after an interrupt.
+        The exit status: 0, or 2 after a one-line error about something the user can mend, or 128 and the number of the
+        signal that stopped it: 130 for ctrl-C, 143 for SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show what the terminal's encoding lacks as escapes
@@ -59,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(name, _os_error(error))
     except MemoryError as error:
         return _end(name, f"memory: expected enough of it, got too little: {error}".removesuffix(": "))
-    except KeyboardInterrupt:
-        return _end(name, "interrupted", 130)
+    except KeyboardInterrupt as stop:
+        how = f"; to go on: {_resume_command(rest)}" if name == "train" and isinstance(stop, Stopped) else ""
+        return _end(name, f"{str(stop) or 'stopped'}{how}", 128 + getattr(stop, "number", signal.SIGINT))
     return 0
 
 
@@ -76,6 +81,16 @@ def _os_error(error: OSError) -> str:
         return f"files: expected to be read and written, got {type(error).__name__}: {' '.join(str(error).split())}"
     where = shortened(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "files"
     return f"{where}: expected to be read and written, got {error.strerror}"
+
+
+def _resume_command(arguments: Sequence[str]) -> str:
+    """The same command, with its run's folder, and `--resume`."""
+    from clipo_train.config.files import load_config
+
+    command = [argument for argument in arguments if argument not in ("--resume", "--no-resume")]
+    if not any(argument.partition("=")[0] == "--run_dir" for argument in command):
+        command += ["--run_dir", str(load_config(Path(arguments[0]), arguments[1:]).run_dir)]
+    return shlex.join(["clipo", "train", *command, "--resume"])
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:

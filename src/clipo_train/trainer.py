@@ -1,7 +1,7 @@
 """The reference trainer, from prompts to an updated policy. Read `Trainer.train`, then `Trainer._step`."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.evaluation import checked, configured_verifier, load_evaluator
-from clipo_train.folders import check_run_dir, write_whole
+from clipo_train.folders import BEGUN, check_run_dir, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner, Scores
 from clipo_train.measures import describe, describe_process, sample_rows
@@ -31,7 +31,9 @@ from clipo_train.report import write_report
 from clipo_train.rollout import Generation, Rollouts
 from clipo_train.rollout.loading import load_engine
 from clipo_train.rollout.mismatch import logprob_gap, require_agreement
+from clipo_train.run_lock import locked
 from clipo_train.special_tokens import describe_ends
+from clipo_train.stopping import Stopped, StopRequest, noted_signals
 
 
 class Trainer:
@@ -80,28 +82,57 @@ class Trainer:
         )
         self.metrics = MetricsLog(config.run_dir, self.accelerator)
         self.step = 0
+        self.stop = StopRequest()
 
     def train(self) -> Path:
         """Runs to the last step.
 
+        Ctrl-C and SIGTERM end it after the current step, of which it writes a checkpoint; a second one ends it at once.
+
         Returns:
             The path of the report.
+
+        Raises:
+            Stopped: It was asked to stop.
         """
+        with noted_signals() as self.stop, self._own_run_dir():
+            with self.verifier, closing(self.engine), self.progress, self._last_checkpoint_named():
+                self._train()
+            return self.finish()
+
+    def _train(self) -> None:
         config = self.config
-        with self.verifier, closing(self.engine), self.progress, self._last_checkpoint_named():
-            unlogged = self._open_run_dir()
-            if unlogged is not None:
-                self._log(unlogged)
-            elif self.step == 0 and config.evaluation.initial:
-                self.metrics.log(0, self.evaluator.run(self.engine))
-            task = self.progress.add_task("training", total=config.steps, completed=self.step, note="")
-            while self.step < config.steps:
-                metrics = self._step()
-                if self._due(config.checkpoint.every):
-                    self.save(metrics)
-                self._log(metrics)
-                self.progress.update(task, advance=1, note=_headline(metrics))
-        return self.finish()
+        unlogged = self._open_run_dir()
+        if unlogged is not None:
+            self._log(unlogged)
+        elif self.step == 0 and config.evaluation.initial:
+            self.metrics.log(0, self.evaluator.run(self.engine))
+        saved = self.step
+        self._stop_if_asked(saved, {})
+        task = self.progress.add_task("training", total=config.steps, completed=self.step, note="")
+        while self.step < config.steps:
+            metrics = self._step()
+            if self._due(config.checkpoint.every):
+                self.save(metrics)
+                saved = self.step
+            self._stop_if_asked(saved, metrics)
+            self._log(metrics)
+            self.progress.update(task, advance=1, note=_headline(metrics))
+            self._stop_if_asked(saved, metrics)
+
+    def _stop_if_asked(self, saved: int, metrics: dict[str, float]) -> None:
+        """Ends the run, in all processes, when one was asked to, with a checkpoint of the step that it has just done.
+
+        Metrics not logged yet are when it goes on, from the checkpoint.
+        """
+        number = max(gather_list([self.stop.number], self.accelerator))
+        if not number:
+            return
+        if saved < self.step:
+            self.save(metrics)
+        kept = latest_checkpoint(self.config.run_dir)
+        what = "there is no checkpoint yet" if kept is None else f"the last checkpoint is {str(kept)!r}"
+        raise Stopped(f"stopped after step {self.step}, {what}", number)
 
     def _log(self, metrics: dict[str, float]) -> None:
         """Writes a step's metrics, with those of an evaluation where one is due.
@@ -224,8 +255,26 @@ class Trainer:
         if not self.progress.disable:
             self.progress.console.print(describe_ends(self.learner.policy, self.learner.tokenizer), markup=False)
 
+    @contextmanager
+    def _own_run_dir(self) -> Iterator[None]:
+        """The run's folder, locked by the main process; what was allowed in `__init__` must still be so."""
+        run_dir, refusal = self.config.run_dir, ""
+        with ExitStack() as held:
+            if self.accelerator.is_main_process:
+                try:
+                    run_dir.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(locked(run_dir))
+                    check_run_dir(run_dir, resume=self.config.resume)
+                except ConfigError as error:
+                    refusal = str(error)
+            refusal = gather_list([refusal], self.accelerator)[0]
+            if refusal:
+                with self.verifier, closing(self.engine):
+                    raise ConfigError(refusal)
+            yield
+
     def _open_run_dir(self) -> dict[str, float] | None:
-        """Creates the run's folder, or continues in it.
+        """Begins the run in its folder, or goes on.
 
         Returns:
             The metrics of the last step, if the run ended between its checkpoint and its line in the log.
@@ -239,7 +288,8 @@ class Trainer:
         accelerator.wait_for_everyone()  # until all have looked whether the folder exists
         logged = 0
         if accelerator.is_main_process:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            if position is None:
+                (run_dir / BEGUN).touch()
             write_whole(run_dir / "config.yaml", dump_config(self.config))
             logged = self.metrics.rewind(-1 if position is None else position.step)
         accelerator.init_trackers(self.config.logging.project, flat_config(self.config))

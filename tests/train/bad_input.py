@@ -211,6 +211,10 @@ CHECKPOINT = [
     Case(
         f"{RESUME} --run_dir notes", "run_dir: expected the folder of a run or a new one, got 'notes', which has no con"
     ),
+    Case(
+        f"{RESUME} --run_dir lone",
+        "run_dir: expected the folder of a run to go on with or a new one, got 'lone', which has config.yaml but no ch",
+    ),
     Case(f"{RESUME} --steps 1", "steps: expected at least the checkpoint's 2, got 1"),
     Case(
         f"{RESUME} --clipo.weight 0.3 --optimizer.betas=0.5,0.6",

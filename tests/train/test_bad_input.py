@@ -98,6 +98,8 @@ def world(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "folder.jsonl").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("mine")
+    (tmp_path / "lone").mkdir()
+    (tmp_path / "lone" / "config.yaml").write_text("steps: 2")
     bad_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -16,6 +16,7 @@ from clipo_train.cli import main
 from clipo_train.config.files import load_config
 from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.head import ClipoHead
+from clipo_train.manifest import write_manifest
 from clipo_train.report import load_metrics, write_report
 from clipo_train.rollout import Sampling
 from clipo_train.rollout.transformers import TransformersEngine
@@ -136,6 +137,7 @@ def test_a_checkpoint_that_is_not_finite_is_refused(config_file: Callable[..., P
     weights = load_file(path)
     next(iter(weights.values())).view(-1)[0] = math.nan
     save_file(weights, path, metadata={"format": "pt"})
+    write_manifest(path.parents[1])
     with pytest.raises(ConfigError, match=r"^resume: expected finite weights, got NaN or inf in model.* of '"):
         Trainer(load_config(config, ["--resume", "--steps", "3"]), show_progress=False).train()
 

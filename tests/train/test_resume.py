@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,3 +164,29 @@ def test_a_run_killed_at_the_worst_moment(
     resumed = clipo(config, "--run_dir", folder, "--resume")
     assert resumed["status"] == 0, resumed["error"]
     assert differing(read(folder), read(unbroken[0])) == []
+
+
+REPLACING = {
+    "the old policy half removed": ("os:rmdir", 3, False),
+    "the old policy set aside": ("pathlib:Path.rename", 3, True),
+    "the new policy named, the old not removed": ("pathlib:Path.rename", 4, True),
+}
+"""Where a run that is extended by a step is killed, while it writes that step's checkpoint or its final policy."""
+
+
+@pytest.mark.parametrize("moment", REPLACING)
+def test_an_extended_run_killed_while_the_old_policy_is_replaced(
+    moment: str, clipo: Clipo, config: Path, unbroken: tuple[Path, float]
+) -> None:
+    folder, whole = (config.with_name(f"{name}-{moment.replace(' ', '-')}") for name in ("broken", "extended"))
+    longer = ["--resume", "--steps", STEPS + 1]
+    for copy in (folder, whole):
+        shutil.copytree(unbroken[0], copy)
+    done = clipo(config, "--run_dir", whole, *longer)
+    assert done["status"] == 0, done["error"]
+    call, count, after = REPLACING[moment]
+    ended = clipo(config, "--run_dir", folder, *longer, call=call, count=count, done=after)
+    assert ended["status"] == -signal.SIGKILL, ended["error"]
+    resumed = clipo(config, "--run_dir", folder, *longer)
+    assert resumed["status"] == 0, resumed["error"]
+    assert differing(read(folder), read(whole)) == []
