@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(name, f"memory: expected enough of it, got too little: {error}".removesuffix(": "))
     except KeyboardInterrupt as stop:
         how = f"; to go on: {_resume_command(rest)}" if name == "train" and isinstance(stop, Stopped) else ""
-        return _end(name, f"{str(stop) or 'interrupted'}{how}", 128 + getattr(stop, "number", signal.SIGINT))
+        return _end(name, f"{str(stop) or 'stopped'}{how}", 128 + getattr(stop, "number", signal.SIGINT))
     return 0
 
 

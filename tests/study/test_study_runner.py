@@ -50,7 +50,7 @@ def test_the_command_runs_a_study_and_then_only_shows_it(
     found = read_results(study.output)
     assert {(row.arm, row.seed) for row in found} == {(a, s) for a in (START, "plain", "clipo") for s in (0, 1)}
     assert all(set(row.measures) == set(study.measures) for row in found if row.arm != START)
-    assert {path.name for path in plan_run(study, "clipo", 0).folder.iterdir()} == {
+    assert {path.name for path in plan_run(study, "clipo", 0).folder.iterdir() if not path.name.startswith(".")} == {
         "config.yaml",
         "metrics.jsonl",
         "completions.jsonl",

@@ -119,7 +119,7 @@ def test_a_verifier_that_hangs_does_not_end_the_run(
         ),
         (OSError("x is no\n model"), 2, "files: expected to be read and written, got OSError: x is no model"),
         (MemoryError(), 2, "memory: expected enough of it, got too little"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "stopped"),
         (ConfigError("a: expected b, got \x1b[2J\n\x9bc"), 2, "a: expected b, got \\x1b[2J\\n\\x9bc"),
     ],
     ids=lambda value: type(value).__name__,

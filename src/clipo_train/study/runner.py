@@ -7,10 +7,12 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,8 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
     done = read_results(study.output)
     pool: Any = ProcessPool(study.workers, context=multiprocessing.get_context("spawn"), initializer=_prepare)
     try:
-        futures: dict[Any, Run] = {pool.schedule(run_one, args=[run, study.measures]): run for run in runs}
+        with _interrupts_blocked():
+            futures: dict[Any, Run] = {pool.schedule(run_one, args=[run, study.measures]): run for run in runs}
         for future in as_completed(futures):
             run = futures[future]
             try:
@@ -211,9 +214,19 @@ def _check_measured(study: StudyConfig, results: Sequence[Result]) -> None:
             return
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Threads and processes that start in the block never see ctrl-C, which the study alone handles."""
+    resource_tracker.ensure_running()  # which unblocks them
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
 def _prepare() -> None:
-    """A worker has one thread and ends with its study, which alone handles ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker has one thread and ends with its study."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
