@@ -43,6 +43,7 @@ from transformers import PreTrainedModel
 from clipo_train.config import ModelConfig, TrainConfig
 from clipo_train.config.files import dump_config, flatten, load_config
 from clipo_train.errors import ConfigError
+from clipo_train.fingerprints import Fingerprints, check_fingerprints
 from clipo_train.folders import BEGUN, CHECKPOINT, check_can_create, checkpoints, drop, remove, sweep, whole_folder
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner
@@ -80,7 +81,7 @@ class Position(NamedTuple):
     metrics: dict[str, float]
 
 
-def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position) -> None:
+def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position, fingerprints: Fingerprints) -> None:
     """Writes everything that a resumed run needs; then drops all but the latest `checkpoint.keep`.
 
     The folder is written under another name, flushed to disk and renamed, so that a run killed at any moment leaves
@@ -107,6 +108,7 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
             torch.save(states, folder / "random.pt")
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             facts = position._asdict() | {"processes": len(states), "model": _signature(learner.policy)}
+            facts["fingerprints"] = dict(fingerprints)
             (folder / _FACTS).write_text(json.dumps(facts, indent=2))
             write_manifest(folder)
         _tidy(config)
@@ -143,14 +145,14 @@ def check_unchanged(config: TrainConfig) -> None:
         raise ConfigError(f"steps: expected at least the checkpoint's {step}, got {config.steps}")
 
 
-def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None:
+def load_checkpoint(learner: Learner, head: ClipoHead | None, fingerprints: Fingerprints) -> Position | None:
     """Restores the latest checkpoint into learner, head and random generators.
 
     Returns:
         Where the run was, or None if it has no checkpoint yet.
 
     Raises:
-        ConfigError: It cannot be read, or is that of another model.
+        ConfigError: It cannot be read, or is that of another model or of other data.
     """
     latest = latest_checkpoint(learner.config.run_dir)
     if latest is None:
@@ -162,6 +164,7 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None) -> Position | None
         facts = json.loads((latest / _FACTS).read_text())
         position = Position(*(facts[name] for name in Position._fields))
         _check_model(latest, facts["model"], learner)
+        check_fingerprints(facts["fingerprints"], fingerprints)
         _restore(latest, learner)
         if head is not None:
             head.load_state_dict(_read(latest / "head.pt"))

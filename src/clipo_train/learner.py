@@ -19,6 +19,7 @@ from clipo_ops import aggregate_denominator
 from clipo_train.config import TrainConfig
 from clipo_train.dropout import train_mode
 from clipo_train.errors import NonFiniteError
+from clipo_train.fingerprints import weights_fingerprint
 from clipo_train.folders import whole_folder
 from clipo_train.lora import add_lora, save_adapters, save_policy, without_lora
 from clipo_train.metrics import Stopwatch
@@ -26,6 +27,7 @@ from clipo_train.objective import Credit, policy_loss
 from clipo_train.parallel import gather_shares, micro_batches, own_share, require_finite, settle_launch
 from clipo_train.policy import check_forward, hidden_size, load_policy, score_tokens
 from clipo_train.rollout import Generation
+from clipo_train.testbed.warm_start import is_test_bed
 
 
 class Scores(NamedTuple):
@@ -71,6 +73,9 @@ class Learner:
         self.config, self.accelerator, self.clock = config, accelerator, clock
         settle_launch(accelerator, config.optimizer)
         self.policy, self.tokenizer = load_policy(config.model, seed=config.seed, progress=progress)
+        self.fingerprints: dict[str, str] = {}
+        if (config.loss.kl_weight or config.model.lora is not None) and not is_test_bed(config.model.path):
+            self.fingerprints["model.path"] = weights_fingerprint(self.policy)  # they stay a part of the run
         if config.model.lora is not None:
             add_lora(self.policy, config.model.lora, seed=config.seed)
         self.policy.to(accelerator.device)

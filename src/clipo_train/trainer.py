@@ -19,6 +19,7 @@ from clipo_train.config.files import dump_config, flat_config
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.evaluation import checked, configured_verifier, load_evaluator
+from clipo_train.fingerprints import examples_fingerprint
 from clipo_train.folders import BEGUN, check_run_dir, write_whole
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner, Scores
@@ -69,6 +70,7 @@ class Trainer:
             self._load_model()
         self.verifier = configured_verifier(config.data, config.data.verifier)
         examples = self._load_data()
+        self.fingerprints = self.learner.fingerprints | {"data.train": examples_fingerprint(examples)}
         self.evaluator = load_evaluator(config, self.learner.tokenizer, self.accelerator)
         self._load_engine(examples)
         self.collector = Collector(
@@ -280,7 +282,7 @@ class Trainer:
             The metrics of the last step, if the run ended between its checkpoint and its line in the log.
         """
         run_dir, accelerator = self.config.run_dir, self.accelerator
-        position = load_checkpoint(self.learner, self.head) if self.config.resume else None
+        position = load_checkpoint(self.learner, self.head, self.fingerprints) if self.config.resume else None
         if position is not None:
             self.step, self.collector.prompts = position.step, position.prompts
             self.learner.skipped_in_row = position.skipped
@@ -318,7 +320,7 @@ class Trainer:
         """Writes a checkpoint of the step with these metrics."""
         require_finite(self.learner.policy, self.accelerator)
         position = Position(self.step, self.collector.prompts, self.learner.skipped_in_row, metrics)
-        save_checkpoint(self.learner, self.head, position)
+        save_checkpoint(self.learner, self.head, position, self.fingerprints)
 
     def finish(self) -> Path:
         """The trained policy as a plain Hugging Face folder, and the report."""
