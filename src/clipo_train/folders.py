@@ -94,13 +94,6 @@ def sweep(folder: Path, name: re.Pattern[str]) -> None:
                 remove(path)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is the old one or the new one at any moment."""
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def remove(path: Path) -> None:
     """Removes a folder or a file, if there is one; of a link, the link alone."""
     if path.is_dir() and not path.is_symlink():

@@ -20,7 +20,7 @@ from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError, NonFiniteError
 from clipo_train.evaluation import checked, configured_verifier, load_evaluator
 from clipo_train.fingerprints import examples_fingerprint
-from clipo_train.folders import BEGUN, check_run_dir, write_whole
+from clipo_train.folders import BEGUN, check_run_dir
 from clipo_train.head import ClipoHead
 from clipo_train.learner import Learner, Scores
 from clipo_train.measures import describe, describe_process, sample_rows
@@ -35,6 +35,7 @@ from clipo_train.rollout.mismatch import logprob_gap, require_agreement
 from clipo_train.run_lock import locked
 from clipo_train.special_tokens import describe_ends
 from clipo_train.stopping import Stopped, StopRequest, noted_signals
+from clipo_train.whole_file import write_whole
 
 
 class Trainer:

@@ -1,7 +1,6 @@
 """Writes files whole or not at all."""
 
 import os
-import secrets
 from pathlib import Path
 
 
@@ -13,7 +12,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OSError: The folder cannot be written, or the disk is full; then nothing of the new file is left.
     """
-    unfinished = path.with_name(f".writing-{secrets.token_hex(8)}")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.unlink(missing_ok=True)  # left by a kill, or put there by somebody: never written through
     try:
         with unfinished.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(text)
