@@ -20,7 +20,7 @@ TRAINING = (
     "nonfinite_metrics",
     *(f"time/{name}" for name in ("rollout", "verify", "score", "contrastive", "update", "step")),
 )
-"""Of training."""
+"""Metrics of training."""
 
 EVALUATION = (
     "accuracy",
@@ -33,7 +33,7 @@ EVALUATION = (
     "truncated",
     "verifier_timeouts",
 )
-"""Of an evaluation set, after `eval/<set>/`; those with an interval have `_low` and `_high` too."""
+"""Metrics of an evaluation set, after `eval/<set>/`; those with an interval have `_low` and `_high` too."""
 
 
 def check_measures(measures: Sequence[str], sets: Sequence[str]) -> None:
