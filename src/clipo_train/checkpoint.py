@@ -138,8 +138,7 @@ def check_unchanged(config: TrainConfig) -> None:
     if changed:
         raise ConfigError(
             f"resume: expected the configuration that the run began with, got {', '.join(changed)}; to "
-            f"change it, begin "
-            "a new run, with the policy of this one if you like: clipo export"
+            "change it, begin a new run, with the policy of this one if you like: clipo export"
         )
     if step > config.steps:
         raise ConfigError(f"steps: expected at least the checkpoint's {step}, got {config.steps}")

@@ -1,6 +1,5 @@
 """Where numbers go: stop-watches around a step's parts, JSON lines, Accelerate's trackers, and the terminal."""
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -104,8 +103,8 @@ class MetricsLog:
         return self._last_step()
 
     def _last_step(self) -> int:
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n") if self.metrics_path.exists() else []
-        return max((int(json.loads(line)["step"]) for line in lines if line), default=-1)
+        lines = jsonl.read_lines(self.metrics_path) if self.metrics_path.exists() else ()
+        return max((int(_step_of(line)) for _, line in lines), default=-1)
 
     def _append(self, path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         jsonl.append(path, rows)

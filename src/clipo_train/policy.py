@@ -33,6 +33,7 @@ __all__ = [
     "require_finite_weights",
     "score_tokens",
     "tolerance",
+    "trial_prompts",
 ]
 
 
@@ -109,9 +110,8 @@ def check_forward(model: PreTrainedModel) -> None:
     name = type(model).__name__
     if not isinstance(model.get_output_embeddings(), nn.Module):
         raise ConfigError(f"model.path: expected a model with a language model head, got {name}")
-    known = embedding_count(model)
-    prompts = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])]
-    response = [token % known for token in (4, 2, 3, 9, 8, 1, 7, 5)]
+    prompts = trial_prompts(model)
+    response = [token % embedding_count(model) for token in (4, 2, 3, 9, 8, 1, 7, 5)]
     model.eval()
     try:
         alone = torch.cat([_plain_logprobs(model, [*prompt, *response], len(response)) for prompt in prompts])
@@ -133,6 +133,12 @@ def check_forward(model: PreTrainedModel) -> None:
                 f"model.path: expected a causal model that can be padded, got {name}, whose log-probabilities change "
                 f"by {nats:.2g} with {what}"
             )
+
+
+def trial_prompts(model: PreTrainedModel) -> list[list[int]]:
+    """Two prompts of different lengths, on which a model is tried before a run."""
+    known = embedding_count(model)
+    return [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])]
 
 
 def _plain_logprobs(model: PreTrainedModel, tokens: list[int], count: int) -> Tensor:

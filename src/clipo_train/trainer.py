@@ -301,7 +301,7 @@ class Trainer:
 
     @contextmanager
     def _last_checkpoint_named(self) -> Iterator[None]:
-        """Adds to the error of a run that is no longer finite what is left of it, and writes its report."""
+        """Adds to the error of a run that is no longer finite what is left of it."""
         try:
             yield
         except NonFiniteError as error:

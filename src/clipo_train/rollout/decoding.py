@@ -92,7 +92,8 @@ def decode(
             cache.batch_select_indices(kept)
             rows, alive, drawn, mask = rows[kept], alive[kept], drawn[kept], mask[kept]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        place = known_arguments(model, position_ids=mask.sum(1, keepdim=True) - 1)
+        if place:  # the model takes positions
+            place = {"position_ids": mask.sum(1, keepdim=True) - 1}
         inputs = {"input_ids": drawn.unsqueeze(1), "attention_mask": mask, name: cache}
         logits = call(**inputs, use_cache=True, **place, **last).logits[:, -1]
     raise AssertionError("max_new_tokens is at least 1")

@@ -7,10 +7,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clipo_train.errors import ConfigError
-from clipo_train.policy import forward, tolerance
+from clipo_train.policy import forward, tolerance, trial_prompts
 from clipo_train.rollout import Generation, Sampling
 from clipo_train.rollout.decoding import decode
-from clipo_train.special_tokens import embedding_count, settle_generation
+from clipo_train.special_tokens import settle_generation
 
 
 class TransformersEngine:
@@ -81,10 +81,8 @@ class TransformersEngine:
 
     def _problem(self) -> str | None:
         """What is wrong with decoding, tried on two prompts of different lengths; None if nothing is."""
-        known = embedding_count(self.model)
-        prompts = [[token % known for token in prompt] for prompt in ([3, 5, 7, 9], [8, 6])]
         try:
-            generation = self.generate(prompts, samples=2, sampling=Sampling(8, 0.0))
+            generation = self.generate(trial_prompts(self.model), samples=2, sampling=Sampling(8, 0.0))
             with torch.no_grad():
                 logits, _ = forward(self.model, generation)
         except ConfigError:
