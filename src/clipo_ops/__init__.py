@@ -4,43 +4,43 @@ Everything public is a name of this package; modules beginning with an underscor
 """
 
 from clipo_ops._advantages import (
+    gdpo_advantages,
     gpg_advantages,
     grpo_advantages,
     maxrl_advantages,
+    negative_credit,
     opo_advantages,
     pass_at_k_advantages,
     remax_advantages,
     rloo_advantages,
 )
-from clipo_ops._clipo import clipo_rewards
-from clipo_ops._combination import (
-    combine_rewards,
-    gdpo_advantages,
-    guarded_rewards,
-    informative_groups,
-    negative_credit,
-    reward_inversions,
+from clipo_ops._contrastive.loss import contrastive_anchors, contrastive_loss
+from clipo_ops._contrastive.objectives import (
+    Objective,
+    centroid,
+    decoupled,
+    infonce,
+    soft_nearest_neighbor,
+    supcon_in,
+    supcon_out,
 )
-from clipo_ops._contrastive import contrastive_anchors, contrastive_loss
-from clipo_ops._covariance_surrogates import clip_cov_surrogate, kl_cov_surrogate
-from clipo_ops._diagnostics import (
-    GroupSimilarity,
-    ProcessGap,
-    clamp_fraction,
-    degenerate_fraction,
-    group_similarity,
-    noise_share,
-    process_gap,
-)
+from clipo_ops._diagnostics.embeddings import GroupSimilarity, group_similarity, noise_share
+from clipo_ops._diagnostics.policy import approximate_kl, clip_fraction, effective_sample_size
+from clipo_ops._diagnostics.rewards import ProcessGap, clamp_fraction, degenerate_fraction, process_gap
 from clipo_ops._distributed import gather_rollouts
 from clipo_ops._groups import GroupLayout
-from clipo_ops._importance import gspo_token_log_ratio, log_ratio, sequence_log_ratio
-from clipo_ops._linear_logprobs import LinearLogprobs, linear_token_logprobs
-from clipo_ops._logprobs import kl_estimate, token_entropy, token_logprobs
-from clipo_ops._losses import cispo_loss, dapo_loss, dr_grpo_loss, grpo_loss, sapo_loss
-from clipo_ops._masking import aggregate, aggregate_denominator, whiten
-from clipo_ops._objectives import Objective, centroid, decoupled, infonce, soft_nearest_neighbor, supcon_in, supcon_out
-from clipo_ops._policy_diagnostics import approximate_kl, clip_fraction, effective_sample_size
+from clipo_ops._importance.corrections import (
+    masked_importance_weights,
+    off_policy_sequence_mask,
+    truncated_importance_weights,
+)
+from clipo_ops._importance.ratios import gspo_token_log_ratio, log_ratio, sequence_log_ratio
+from clipo_ops._logprobs.kl import kl_estimate
+from clipo_ops._logprobs.linear import LinearLogprobs, linear_token_logprobs
+from clipo_ops._logprobs.tokens import token_entropy, token_logprobs
+from clipo_ops._losses.sequence import gmpo_loss, gspo_loss, luspo_loss, vespo_loss
+from clipo_ops._losses.token import cispo_loss, dapo_loss, dr_grpo_loss, grpo_loss, sapo_loss
+from clipo_ops._masking import aggregate, aggregate_denominator, top_entropy_mask, whiten
 from clipo_ops._pooling import (
     center_by_group,
     last_token_pool,
@@ -56,17 +56,14 @@ from clipo_ops._returns import (
     reinforce_plus_plus_advantages,
     reinforce_plus_plus_baseline_advantages,
 )
-from clipo_ops._rewards import contrastive_reward, overlong_penalty, token_level_rewards
-from clipo_ops._rollout_correction import (
-    masked_importance_weights,
-    off_policy_sequence_mask,
-    top_entropy_mask,
-    truncated_importance_weights,
-)
-from clipo_ops._sequence_losses import gmpo_loss, gspo_loss, luspo_loss, vespo_loss
-from clipo_ops._sequence_surrogates import geometric_mean_surrogate, vespo_surrogate
-from clipo_ops._surrogates import Surrogate, clipped_surrogate, sapo_surrogate
-from clipo_ops._weighted_surrogates import cispo_surrogate, dppo_surrogate, policy_gradient_surrogate
+from clipo_ops._rewards.combination import combine_rewards, guarded_rewards, informative_groups, reward_inversions
+from clipo_ops._rewards.contrastive import clipo_rewards, contrastive_reward
+from clipo_ops._rewards.shaping import overlong_penalty, token_level_rewards
+from clipo_ops._surrogates.clipped import clipped_surrogate, sapo_surrogate
+from clipo_ops._surrogates.covariance import clip_cov_surrogate, kl_cov_surrogate
+from clipo_ops._surrogates.result import Surrogate
+from clipo_ops._surrogates.sequence import geometric_mean_surrogate, vespo_surrogate
+from clipo_ops._surrogates.weighted import cispo_surrogate, dppo_surrogate, policy_gradient_surrogate
 
 __all__ = [
     "GeneralizedAdvantages",

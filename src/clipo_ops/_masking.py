@@ -1,17 +1,20 @@
-"""Masked means over tokens, and the reductions of a token loss to one number."""
+"""Masks over tokens, masked means, and the reductions of a token loss to one number."""
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._typing import at_least_float32, require, rounded, shaped
+from clipo_ops._numerics import at_least_float32, rounded
+from clipo_ops._typing import require, shaped
 
 if TYPE_CHECKING:
     AggregationMode = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
 else:
     AggregationMode = str  # so that a wrong name gets the ValueError below
+
 
 _MODES = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
 
@@ -189,3 +192,43 @@ def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
 def sequence_lengths(mask: Tensor) -> Tensor:
     """Valid tokens of each rollout."""
     return mask.sum(1, dtype=torch.int32)  # the default, int64, takes three times as long
+
+
+@shaped
+def top_entropy_mask(
+    entropy: Float[Tensor, "rollouts tokens"],
+    mask: Bool[Tensor, "rollouts tokens"],
+    *,
+    fraction: float = 0.2,
+) -> Bool[Tensor, "rollouts tokens"]:
+    r"""The valid tokens of highest entropy: the forks of a chain of thought.
+
+    $$\text{keep}_{it} = m_{it} \land H_{it} \ge \tau, \qquad \tau \text{ the } (1 - \text{fraction})
+    \text{-quantile of the valid entropies}$$
+
+    By a sort, for any number of tokens and without waiting for the device. The quantile is that of the tokens given:
+    give it the whole batch, before it is split.
+
+    Args:
+        entropy: $H$, as from `token_entropy`.
+        mask: $m$, True where a token counts. What stands elsewhere may be anything, NaN included.
+        fraction: How much of the $n$ valid tokens to keep, in (0, 1].
+
+    Returns:
+        True for the floor((n - 1) fraction) + 1 tokens of highest entropy, and for all that tie with the last of them.
+
+    Raises:
+        ValueError: `fraction` outside (0, 1].
+
+    Source:
+        Beyond the 80/20 rule (arXiv 2506.01939, section 5).
+
+    Examples:
+        >>> top_entropy_mask(torch.tensor([[0.1, 2.0, 0.3, 0.2, 9.0]]), torch.tensor([[True, True, True, True, False]]))
+        tensor([[False,  True, False, False, False]])
+    """
+    require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
+    values = torch.where(mask, entropy.detach(), -math.inf)
+    last = (mask.sum().double() - 1).mul(fraction).long().clamp(min=0)
+    ordered = torch.nn.functional.pad(values.flatten(), (0, 1), value=-math.inf).sort(descending=True).values
+    return mask & (values >= ordered.gather(0, last.unsqueeze(0)))

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clipo_ops._groups import Groups, as_layout
-from clipo_ops._typing import at_least_float32, require, rounded, shaped
+from clipo_ops._numerics import at_least_float32, rounded
+from clipo_ops._typing import require, shaped
 
 
 @shaped

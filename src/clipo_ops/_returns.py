@@ -8,7 +8,8 @@ from torch import Tensor
 
 from clipo_ops._groups import Groups, group_moments
 from clipo_ops._masking import whiten
-from clipo_ops._typing import at_least_float32, require, rounded, shaped
+from clipo_ops._numerics import at_least_float32, rounded
+from clipo_ops._typing import require, shaped
 
 
 @shaped

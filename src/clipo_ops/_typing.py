@@ -10,8 +10,13 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
 P = ParamSpec("P")
+
+
 R = TypeVar("R")
+
+
 T = TypeVar("T")
+
 
 _typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
@@ -55,27 +60,3 @@ def require_rollouts(wanted: int, argument: str, got: int) -> None:
     """
     if got != wanted:
         raise ValueError(f"{argument}: expected {wanted} rollouts, got {got}")
-
-
-def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """Half precision becomes float32; float32 and float64 stay as they are (no copy)."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-def rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Values in a result's dtype, at its largest finite number where they are finite but beyond it."""
-    if dtype.itemsize >= values.dtype.itemsize:
-        return values.to(dtype)
-    limit = torch.finfo(dtype).max
-    return torch.where(values.isinf(), values, values.clamp(-limit, limit)).to(dtype)
-
-
-def log_difference(logprobs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """A difference of log-probabilities in at least float32; 0, without a gradient, where both are -inf."""
-    new, old = at_least_float32(logprobs), at_least_float32(others)
-    return torch.where((new == -torch.inf) & (old == -torch.inf), 0, new - old)
-
-
-def as_numbers(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 and 1. Eager on a CPU, the bytes of a bool are converted four times as fast as bools; compiled, far slower."""
-    return (mask if torch.compiler.is_compiling() else mask.view(torch.uint8)).to(dtype)

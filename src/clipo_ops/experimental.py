@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipo_ops._groups import Groups, as_layout
-from clipo_ops._similarity import success_pairs
-from clipo_ops._typing import at_least_float32, require, shaped
+from clipo_ops._kernels.gram import success_pairs
+from clipo_ops._numerics import at_least_float32
+from clipo_ops._typing import require, shaped
 
 __all__ = ["consensus_reward"]
+
 
 _EPS = 1e-5  # distances below it are rounding: states of one text that were computed in different batches
 

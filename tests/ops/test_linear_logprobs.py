@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import clipo_ops._linear_tiles as tiled
+import clipo_ops._kernels.linear_tiles as tiled
 from clipo_ops import linear_token_logprobs, token_entropy, token_logprobs
 
 from . import oracles

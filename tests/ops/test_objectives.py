@@ -171,7 +171,7 @@ def test_left_out_rows_change_nothing(objective: Any, batch: Batch) -> None:
 @contextmanager
 def all_rows() -> Iterator[None]:
     """As on a GPU, where rows that are no anchor are computed too."""
-    with patch("clipo_ops._contrastive.readable_rows", return_value=None):
+    with patch("clipo_ops._contrastive.loss.readable_rows", return_value=None):
         yield
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipo_ops import GroupLayout, _tiles, contrastive_anchors, contrastive_loss, infonce, supcon_in, supcon_out
+from clipo_ops import GroupLayout, contrastive_anchors, contrastive_loss, infonce, supcon_in, supcon_out
+from clipo_ops._kernels import tiles as _tiles
 
 from . import oracles
 from .contrastive import EXACT, SCOPES, every_objective, every_scope, losses, losses_and_gradient, oracle

@@ -3,12 +3,14 @@
 import itertools
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ._common import mean, members, tensor
+from ..examples import case
+from ._common import less, mean, members, scored, tensor
+from .rewards import combine_rewards
 
 
 def grpo_advantages(rewards: Tensor, groups: Tensor, *, scale: str = "group", eps: float = 1e-6) -> Tensor:
@@ -22,23 +24,6 @@ def grpo_advantages(rewards: Tensor, groups: Tensor, *, scale: str = "group", ep
             difference = 0.0 if len(set(own)) == 1 else values[i] - statistics.mean(own)
             advantages[i] = difference / deviation if difference else 0.0
     return tensor(advantages)
-
-
-def scored(rewards: Tensor, groups: Tensor) -> list[list[int]]:
-    """The rollouts of each group that have a reward."""
-    values = rewards.tolist()
-    return [[i for i in group if not math.isnan(values[i])] for group in members(groups)]
-
-
-def less(rewards: Tensor, groups: Tensor, baseline: Callable[[int, list[int]], float]) -> list[float]:
-    """Each reward less its baseline, given the rollout and its group; exactly 0 in a constant group."""
-    values = rewards.tolist()
-    advantages = [0.0] * len(values)
-    for group in scored(rewards, groups):
-        if len({values[i] for i in group}) > 1:
-            for i in group:
-                advantages[i] = values[i] - baseline(i, group)
-    return advantages
 
 
 def rloo_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
@@ -95,3 +80,35 @@ def remax_advantages(rewards: Tensor, greedy_rewards: Tensor) -> Tensor:
 
 def negative_credit(advantages: Tensor, success: Tensor) -> Tensor:
     return torch.tensor([a < 0 and s for a, s in zip(advantages.tolist(), success.tolist(), strict=True)])
+
+
+def gdpo_advantages(
+    rewards: Tensor, groups: Tensor, *, weights: Sequence[float] | None = None, eps: float = 1e-6
+) -> Tensor:
+    scores = combine_rewards(rewards, groups, weights=weights, method="gdpo", eps=eps).tolist()
+    known = [score for score in scores if not math.isnan(score)]
+    deviation = statistics.stdev(known) if len(known) > 1 else 0.0
+    centre = statistics.mean(known) if known else 0.0
+    return tensor([(s - centre) / (deviation + eps) if s in known and deviation else 0.0 for s in scores])
+
+
+CASES = [
+    case("grpo_advantages", "rewards groups=ids"),
+    case("grpo_advantages", "rewards groups=layout"),
+    case("grpo_advantages", "rewards groups=ordered", scale="none"),
+    case("grpo_advantages", "rewards groups=ids", scale="batch"),
+    case("rloo_advantages", "rewards groups=ids"),
+    case("rloo_advantages", "rewards groups=layout"),
+    case("opo_advantages", "rewards lengths groups=ids"),
+    case("opo_advantages", "rewards lengths groups=layout"),
+    case("maxrl_advantages", "rewards=loss groups=ids"),
+    case("maxrl_advantages", "rewards=loss groups=layout"),
+    case("gpg_advantages", "rewards groups=ids"),
+    case("gpg_advantages", "rewards groups=layout", scale=2.0),
+    case("pass_at_k_advantages", "success groups=ids", k=2),
+    case("pass_at_k_advantages", "success groups=ordered", k=2),
+    case("remax_advantages", "rewards greedy_rewards=advantages"),
+    case("gdpo_advantages", "rewards=signals groups=ids"),
+    case("gdpo_advantages", "rewards=signals groups=ordered", weights=(1.0, 0.5)),
+    case("negative_credit", "advantages success"),
+]

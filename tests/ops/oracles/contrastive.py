@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import clipo_ops
+
+from ..examples import case
 from ._common import Row, chosen, mean, tensor
 
 
@@ -107,3 +110,42 @@ def contrastive_rows(
         logits = [(s - 1) / temperature for s in likeness]
         results[i] = objective(logits, [j in positives for j in candidates], [True] * len(candidates))
     return results
+
+
+CASES = [
+    case("supcon_out", "logits=rows positives candidates"),
+    case("supcon_in", "logits=rows positives candidates"),
+    case("soft_nearest_neighbor", "logits=rows positives candidates"),
+    case("decoupled", "logits=rows positives candidates"),
+    case("centroid", "logits=rows positives candidates"),
+    case("infonce", "logits=rows positives=one_positive candidates"),
+    case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.supcon_out),
+    case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.supcon_in, reduction="none"),
+    case("contrastive_loss", "embeddings success groups=ordered", objective=clipo_ops.soft_nearest_neighbor),
+    case("contrastive_loss", "embeddings success=two_correct groups=ordered", reduction="none"),
+    case("contrastive_loss", "embeddings success=two_correct groups=reversed", reduction="sum"),
+    case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.decoupled, similarity="l2"),
+    case("contrastive_loss", "embeddings success groups=ordered", objective=clipo_ops.centroid, anchors="all"),
+    case("contrastive_loss", "embeddings success groups=ids", objective=clipo_ops.supcon_out, scope="cross"),
+    case("contrastive_loss", "embeddings success=two_correct groups=reversed", scope="cross", reduction="none"),
+    case("contrastive_loss", "embeddings success groups=ids", objective=clipo_ops.supcon_in, scope="batch"),
+    case(
+        "contrastive_loss",
+        "embeddings success groups=layout",
+        objective=clipo_ops.supcon_out,
+        scope="batch",
+        floor="log_positives",
+        reduction="none",
+    ),
+    case("contrastive_anchors", "success groups=layout"),
+    case("contrastive_anchors", "success groups=ordered"),
+    case("contrastive_anchors", "success groups=ids"),
+    case("contrastive_anchors", "success groups=ids", scope="cross"),
+    case("contrastive_anchors", "success groups=layout", scope="batch", anchors="all"),
+]
+
+
+# Laying ids out reads the number of groups from the device: eager mode only.
+EAGER_CASES = [
+    case("contrastive_loss", "embeddings success groups=ids", objective=clipo_ops.supcon_out),
+]

@@ -5,6 +5,7 @@ from itertools import combinations
 
 from torch import Tensor
 
+from ..examples import case
 from ._common import chosen, mean, members
 from .contrastive import contrastive_rows, cosine, infonce
 
@@ -62,3 +63,26 @@ def effective_sample_size(log_ratio: Tensor, mask: Tensor) -> float:
     if not weights:
         return math.nan
     return math.fsum(weights) ** 2 / math.fsum(w * w for w in weights) / len(weights)
+
+
+CASES = [
+    case("group_similarity", "embeddings success groups=layout"),
+    case("group_similarity", "embeddings success groups=ordered"),
+    case("noise_share", "embeddings success groups=layout", temperature=0.5),
+    case("noise_share", "embeddings success groups=ordered"),
+    case("process_gap", "rewards success=two_correct process groups=ordered"),
+    case("degenerate_fraction", "rewards groups=layout"),
+    case("clamp_fraction", "rewards anchors=success"),
+    case("approximate_kl", "log_ratio mask"),
+    case("clip_fraction", "clipped mask"),
+    case("effective_sample_size", "log_ratio mask"),
+]
+
+
+# Laying ids out reads the number of groups from the device: eager mode only.
+EAGER_CASES = [
+    case("group_similarity", "embeddings success groups=ids"),
+    case("noise_share", "embeddings success groups=ids"),
+    case("process_gap", "rewards success process groups=ids"),
+    case("degenerate_fraction", "rewards groups=ids"),
+]

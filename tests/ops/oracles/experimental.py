@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from ..examples import case
 from ._common import mean, members, tensor
 
 
@@ -41,3 +42,9 @@ def _apart(one: list[float], other: list[float]) -> float:
     if 0 in norms:
         return float(norms != (0, 0))
     return max(0.0, 1 - math.fsum(a * b for a, b in zip(one, other, strict=True)) / math.prod(norms))
+
+
+CASES = [
+    case("consensus_reward", "states success groups=layout"),
+    case("consensus_reward", "states success=two_correct groups=ordered", gate=0.5),
+]

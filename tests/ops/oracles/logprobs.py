@@ -6,6 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from ..examples import case
 from ._common import tensor
 
 
@@ -51,3 +52,16 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: str = "k3"
         d = max(-20.0, min(20.0, logprobs[i, t].item() - ref_logprobs[i, t].item()))
         result[i, t] = {"k1": d, "k2": d * d / 2, "k3": math.expm1(-d) + d}[estimator.rstrip("+")]
     return result
+
+
+CASES = [
+    case("token_logprobs", "logits token_ids", temperature=0.7),
+    case("token_entropy", "logits", temperature=0.7),
+    case("linear_token_logprobs", "hidden weight token_ids", temperature=0.7),
+    case("linear_token_logprobs", "hidden weight token_ids bias", chunk_size=5),
+    case("linear_token_logprobs", "hidden weight token_ids", chunk_size=2, keep_logits=0.5),
+    case("kl_estimate", "logprobs ref_logprobs", estimator="k1"),
+    case("kl_estimate", "logprobs ref_logprobs", estimator="k2"),
+    case("kl_estimate", "logprobs ref_logprobs", estimator="k3"),
+    case("kl_estimate", "logprobs ref_logprobs", estimator="k3+"),
+]

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..examples import case
 from ._common import mean, tensor
-from .contrastive import contrastive_loss
 
 
 class Token(NamedTuple):
@@ -113,7 +113,15 @@ def vespo_loss(*batch: Tensor, denominator: float | None = None) -> Tensor:
     return divided(losses, denominator, len(losses))
 
 
-def clipo_rewards(outcome: Tensor, *batch: Tensor, weight: float = 0.2, floor: float = -0.5, **loss: object) -> Tensor:
-    losses = contrastive_loss(*batch, **loss)
-    pairs = zip(outcome.tolist(), losses.tolist(), strict=True)
-    return tensor([reward + max(-weight * own, floor) for reward, own in pairs])
+CASES = [
+    case("grpo_loss", "logprobs old_logprobs advantages mask"),
+    case("dr_grpo_loss", "logprobs old_logprobs advantages mask denominator"),
+    case("dr_grpo_loss", "logprobs old_logprobs advantages mask", max_length=9),
+    case("dapo_loss", "logprobs old_logprobs advantages=token_advantages mask"),
+    case("cispo_loss", "logprobs old_logprobs advantages mask"),
+    case("sapo_loss", "logprobs old_logprobs advantages mask"),
+    case("gspo_loss", "logprobs old_logprobs advantages mask"),
+    case("luspo_loss", "logprobs old_logprobs advantages mask"),
+    case("gmpo_loss", "logprobs old_logprobs advantages mask denominator"),
+    case("vespo_loss", "logprobs old_logprobs advantages mask"),
+]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ..examples import case
 from ._common import chosen, mean, members, tensor
 
 
@@ -53,3 +54,21 @@ def center_by_group(embeddings: Tensor, groups: Tensor) -> Tensor:
 def _pool(hidden: Tensor, mask: Tensor, to_one: Callable[[list[float]], float]) -> Tensor:
     rollouts = zip(hidden.transpose(1, 2).tolist(), mask.tolist(), strict=True)
     return tensor([[to_one(chosen(column, row)) for column in columns] for columns, row in rollouts])
+
+
+CASES = [
+    case("mean_pool", "hidden mask"),
+    case("last_token_pool", "hidden mask"),
+    case("max_pool", "hidden mask"),
+    case("weighted_pool", "hidden weights"),
+    case("token_pool", "hidden positions"),
+    case("segment_mean_pool", "hidden=packed segment_ids", num_segments=5),
+    case("center_by_group", "embeddings groups=layout"),
+    case("center_by_group", "embeddings groups=ordered"),
+]
+
+
+# Laying ids out reads the number of groups from the device: eager mode only.
+EAGER_CASES = [
+    case("center_by_group", "embeddings groups=ids"),
+]

@@ -5,22 +5,10 @@ import statistics
 
 from torch import Tensor
 
-from ._common import chosen, tensor
+from ..examples import case
+from ._common import tensor
 from .advantages import less
-
-
-def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
-    valid = [value for row in zip(values.tolist(), mask.tolist(), strict=True) for value in chosen(*row)]
-    average = statistics.mean(valid) if valid else 0.0
-    variance = statistics.variance(valid) if len(valid) > 1 else 0.0
-    deviation = math.sqrt(variance + eps)
-
-    def whitened(value: float) -> float:
-        scaled = (value - average) / deviation if value != average else 0.0
-        return scaled if shift_mean else scaled + average
-
-    rows = zip(values.tolist(), mask.tolist(), strict=True)
-    return tensor([[whitened(v) if counts else 0.0 for v, counts in zip(*row, strict=True)] for row in rows])
+from .masking import whiten
 
 
 def places(mask: Tensor, i: int) -> list[int]:
@@ -72,3 +60,12 @@ def gae_advantages(
             value = values[i, t].item()
             advantages[i][t], returns[i][t] = advantage, advantage + value
     return tensor(advantages), tensor(returns)
+
+
+CASES = [
+    case("reinforce_plus_plus_advantages", "token_rewards=token_advantages mask"),
+    case("reinforce_plus_plus_advantages", "token_rewards=token_advantages mask", discount=0.9),
+    case("reinforce_plus_plus_baseline_advantages", "rewards mask groups=ids"),
+    case("reinforce_plus_plus_baseline_advantages", "rewards mask groups=layout"),
+    case("gae_advantages", "token_rewards=token_advantages values=logprobs mask", discount=0.9),
+]

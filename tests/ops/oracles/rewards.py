@@ -1,8 +1,16 @@
 """Rewards."""
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
-from ._common import tensor
+import clipo_ops
+
+from ..examples import case
+from ._common import scored, standard_scores, tensor
+from .contrastive import contrastive_loss
 
 
 def contrastive_reward(loss: Tensor, *, weight: float = 0.2, floor: float = -0.5) -> Tensor:
@@ -21,3 +29,83 @@ def token_level_rewards(rewards: Tensor, mask: Tensor) -> Tensor:
         if valid:
             row[valid[-1]] = reward
     return tensor(rows).view(mask.shape)
+
+
+def informative_groups(rewards: Tensor, groups: Tensor) -> Tensor:
+    values = rewards.tolist()
+    informative = [False] * len(values)
+    for group in scored(rewards, groups):
+        for i in group:
+            informative[i] = len({values[j] for j in group}) > 1
+    return torch.tensor(informative)
+
+
+def combine_rewards(
+    rewards: Tensor,
+    groups: Tensor,
+    *,
+    weights: Sequence[float] | None = None,
+    method: str = "sum",
+    eps: float = 1e-6,
+) -> Tensor:
+    columns = [column.tolist() for column in rewards.unbind(1)]
+    if method == "gdpo":
+        parts = [standard_scores(column, groups, eps) for column in rewards.unbind(1)]
+    else:
+        parts = [[0.0 if math.isnan(value) else value for value in column] for column in columns]
+    factors = weights or [1.0] * len(parts)
+    totals = [math.fsum(w * part[i] for w, part in zip(factors, parts, strict=True)) for i in range(len(rewards))]
+    absent = [all(math.isnan(column[i]) for column in columns) for i in range(len(rewards))]
+    return tensor([math.nan if missing else total for missing, total in zip(absent, totals, strict=True)])
+
+
+def best_wrong(i: int, rewards: Tensor, success: Tensor, groups: Tensor) -> float:
+    (group,) = (group for group in scored(rewards, groups) if i in group)
+    return max((rewards[j].item() for j in group if not success[j]), default=-math.inf)
+
+
+def guarded_rewards(rewards: Tensor, success: Tensor, groups: Tensor, *, margin: float = 0.0) -> Tensor:
+    values = rewards.tolist()
+    for i, value in enumerate(values):
+        if success[i] and not math.isnan(value):
+            values[i] = max(value, best_wrong(i, rewards, success, groups) + margin)
+    return tensor(values)
+
+
+def reward_inversions(rewards: Tensor, success: Tensor, groups: Tensor) -> Tensor:
+    values = rewards.tolist()
+    return torch.tensor(
+        [
+            bool(success[i]) and not math.isnan(value) and value < best_wrong(i, rewards, success, groups)
+            for i, value in enumerate(values)
+        ]
+    )
+
+
+def clipo_rewards(outcome: Tensor, *batch: Tensor, weight: float = 0.2, floor: float = -0.5, **loss: object) -> Tensor:
+    losses = contrastive_loss(*batch, **loss)
+    pairs = zip(outcome.tolist(), losses.tolist(), strict=True)
+    return tensor([reward + max(-weight * own, floor) for reward, own in pairs])
+
+
+CASES = [
+    case("contrastive_reward", "loss"),
+    case("combine_rewards", "rewards=signals groups=ids"),
+    case("combine_rewards", "rewards=signals groups=layout", method="gdpo", weights=(1.0, 0.5)),
+    case("informative_groups", "rewards groups=ids"),
+    case("informative_groups", "rewards groups=layout"),
+    case("guarded_rewards", "rewards success groups=ids"),
+    case("guarded_rewards", "rewards success groups=layout", margin=0.1),
+    case("reward_inversions", "rewards success groups=ids"),
+    case("reward_inversions", "rewards success groups=layout"),
+    case("overlong_penalty", "lengths", max_length=6, buffer=3),
+    case("token_level_rewards", "rewards mask"),
+    case("clipo_rewards", "outcome=rewards embeddings success=two_correct groups=ordered"),
+    case("clipo_rewards", "outcome=rewards embeddings success groups=layout", objective=clipo_ops.supcon_out),
+]
+
+
+# Laying ids out reads the number of groups from the device: eager mode only.
+EAGER_CASES = [
+    case("clipo_rewards", "outcome=rewards embeddings success groups=ids", objective=clipo_ops.supcon_out),
+]

@@ -6,6 +6,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from ..examples import case
+from ._common import chosen, mean
+
 
 def advantage_of(advantages: Tensor, i: int, t: int) -> float:
     return (advantages[i] if advantages.ndim == 1 else advantages[i, t]).item()
@@ -53,3 +56,163 @@ def sapo_surrogate(
         gate = 1 / (1 + math.exp(-argument)) if argument < 700 else 1.0
         result[i, t] = -gate * 4 / tau * advantage
     return result
+
+
+def policy_gradient_surrogate(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    return cispo_surrogate(logprobs, torch.zeros_like(logprobs), advantages)
+
+
+def cispo_surrogate(
+    logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, *, ratio_low: float = 0.0, ratio_high: float = 5.0
+) -> Tensor:
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    for i, t in product(*map(range, logprobs.shape)):
+        weight = max(ratio_low, min(ratio_high, ratio_of(log_ratio[i, t].item())))
+        result[i, t] = -weight * advantage_of(advantages, i, t) * logprobs[i, t].item()
+    return result
+
+
+def dppo_surrogate(
+    logprobs: Tensor,
+    log_ratio: Tensor,
+    advantages: Tensor,
+    *,
+    divergence: str = "tv",
+    threshold_low: float = 0.2,
+    threshold_high: float = 0.2,
+    ratio_high: float = 20.0,
+) -> Tensor:
+    """Case by case, as the paper masks: too far up where A > 0, too far down where A < 0."""
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    for i, t in product(*map(range, logprobs.shape)):
+        new, advantage = logprobs[i, t].item(), advantage_of(advantages, i, t)
+        old = new - log_ratio[i, t].item()
+        distance = _distance(old, new, divergence)
+        too_high = advantage > 0 and new > old and distance > threshold_high
+        too_low = advantage < 0 and new < old and distance > threshold_low
+        if not (too_high or too_low):
+            result[i, t] = -min(ratio_of(new - old), ratio_high) * advantage * new
+    return result
+
+
+def _distance(old: float, new: float, divergence: str) -> float:
+    if divergence == "tv":
+        return abs(math.exp(new) - math.exp(old))
+    old, new = min(old, 0.0), min(new, 0.0)
+    result = math.exp(old) * (old - new)
+    if old < 0:
+        result += -math.expm1(old) * (math.log(-math.expm1(old)) - math.log(max(-math.expm1(new), 2.3e-308)))
+    return result
+
+
+def geometric_mean_surrogate(
+    log_ratio: Tensor, advantages: Tensor, mask: Tensor, *, clip_low: float = 0.4, clip_high: float = 0.4
+) -> Tensor:
+    """As a root of a product of ratios, each clipped as PPO does it."""
+    result = torch.zeros(log_ratio.shape, dtype=torch.float64)
+    for i, row in enumerate(log_ratio.tolist()):
+        advantage = advantages[i].item()
+        clipped = []
+        for d in chosen(row, mask[i].tolist()):
+            within = max(-clip_low, min(clip_high, d))
+            clipped.append(min(d, within) if advantage > 0 else max(d, within))
+        bounded = [max(-80.0, min(80.0, d)) for d in clipped]
+        result[i] = -advantage * math.exp(mean(bounded))
+    return result
+
+
+def vespo_surrogate(
+    logprobs: Tensor,
+    log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    k_positive: float = 2.0,
+    lambda_positive: float = 3.0,
+    k_negative: float = 3.0,
+    lambda_negative: float = 2.0,
+) -> Tensor:
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    for i, row in enumerate(log_ratio.tolist()):
+        log_w = max(-80.0, min(80.0, math.fsum(chosen(row, mask[i].tolist()))))
+        for t in range(len(row)):
+            advantage = advantage_of(advantages, i, t)
+            k, lam = (k_positive, lambda_positive) if advantage >= 0 else (k_negative, lambda_negative)
+            weight = math.exp(lam + k * log_w - lam * math.exp(log_w))
+            result[i, t] = -weight * advantage * logprobs[i, t].item()
+    return result
+
+
+def kl_cov_surrogate(
+    logprobs: Tensor,
+    log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    fraction: float = 2e-4,
+    kl_weight: float = 1.0,
+) -> Tensor:
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    covariances = covariances_of(logprobs, advantages, mask)
+    top = sorted(covariances, key=lambda place: -covariances[place])[: count_of(mask, fraction)]
+    for i, t in product(*map(range, logprobs.shape)):
+        d = log_ratio[i, t].item()
+        result[i, t] = -ratio_of(d) * advantage_of(advantages, i, t) + (kl_weight * abs(d) if (i, t) in top else 0)
+    return result
+
+
+def clip_cov_surrogate(
+    logprobs: Tensor,
+    log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    covariance_low: float = 1.0,
+    covariance_high: float = 5.0,
+    epsilon_low: float = 0.2,
+    epsilon_high: float = 0.2,
+) -> Tensor:
+    """For a fraction of 1: every token that may be drawn is."""
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    covariances = covariances_of(logprobs, advantages, mask)
+    for i, t in product(*map(range, logprobs.shape)):
+        ratio, advantage = ratio_of(log_ratio[i, t].item()), advantage_of(advantages, i, t)
+        clipped = (ratio > 1 + epsilon_high and advantage > 0) or (ratio < 1 - epsilon_low and advantage < 0)
+        within = max(1 - epsilon_low, min(1 + epsilon_high, ratio))
+        if clipped or not covariance_low < covariances.get((i, t), -math.inf) < covariance_high:
+            result[i, t] = -min(ratio * advantage, within * advantage)
+    return result
+
+
+def count_of(mask: Tensor, fraction: float) -> int:
+    return max(1, int(fraction * sum(map(sum, mask.tolist()))))
+
+
+def covariances_of(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> dict[tuple[int, int], float]:
+    """By the place of every valid token."""
+    places = [(i, t) for i, t in product(*map(range, mask.shape)) if mask[i, t]]
+    values = [advantage_of(advantages, i, t) for i, t in places]
+    logs = [logprobs[place].item() for place in places]
+    middle, log_middle = math.fsum(values) / max(1, len(places)), math.fsum(logs) / max(1, len(places))
+    return {
+        place: (value - middle) * (log - log_middle) for place, value, log in zip(places, values, logs, strict=True)
+    }
+
+
+CASES = [
+    case("clipped_surrogate", "log_ratio advantages"),
+    case("clipped_surrogate", "log_ratio advantages=token_advantages", dual_clip=3.0, epsilon_high=0.28),
+    case("clipped_surrogate", "log_ratio advantages", epsilon_low=1.0, delta=1.5),
+    case("sapo_surrogate", "log_ratio advantages"),
+    case("sapo_surrogate", "log_ratio advantages=token_advantages"),
+    case("policy_gradient_surrogate", "logprobs advantages"),
+    case("cispo_surrogate", "logprobs log_ratio advantages", ratio_low=0.5, ratio_high=1.5),
+    case("cispo_surrogate", "logprobs log_ratio advantages=token_advantages"),
+    case("dppo_surrogate", "logprobs log_ratio advantages"),
+    case("dppo_surrogate", "logprobs log_ratio advantages=token_advantages", divergence="kl"),
+    case("geometric_mean_surrogate", "log_ratio advantages mask"),
+    case("vespo_surrogate", "logprobs log_ratio advantages mask"),
+    case("vespo_surrogate", "logprobs log_ratio advantages=token_advantages mask"),
+    case("clip_cov_surrogate", "logprobs log_ratio advantages mask", fraction=1.0, covariance_low=0.1),
+    case("kl_cov_surrogate", "logprobs log_ratio advantages=token_advantages mask", fraction=0.1),
+]

@@ -1,0 +1,1 @@
+"""Importance ratios, and corrections for samples of another policy."""

@@ -1,0 +1,1 @@
+"""The papers' recipes: a surrogate and its aggregation."""

@@ -1,0 +1,1 @@
+"""Rewards per rollout and per token."""

@@ -1,0 +1,1 @@
+"""Policy objectives per token, unreduced and with the sign to minimise."""
