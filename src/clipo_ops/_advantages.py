@@ -1,7 +1,7 @@
 """Rewards -> advantages, one function per estimator."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,10 +12,7 @@ from clipo_ops._numerics import at_least_float32, rounded
 from clipo_ops._rewards.combination import combine_rewards, informative_groups
 from clipo_ops._typing import require, shaped
 
-if TYPE_CHECKING:
-    Scale = Literal["group", "batch", "none"]
-else:
-    Scale = str  # so that a wrong name gets the ValueError below
+Scale = Literal["group", "batch", "none"]
 
 
 @shaped
@@ -56,7 +53,6 @@ def grpo_advantages(
         >>> grpo_advantages(rewards, torch.tensor([0, 0, 0, 1, 1]))
         tensor([ 1.1547, -0.5773, -0.5773,  0.0000,  0.0000])
     """
-    require(scale in ("group", "batch", "none"), "scale", "'group', 'batch' or 'none'", scale)
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
     if scale == "group":

@@ -3,7 +3,7 @@
 import functools
 import types
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 import torch
 from beartype import BeartypeConf, beartype
@@ -24,12 +24,19 @@ _typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 def shaped(function: Callable[P, R]) -> Callable[P, R]:
     """Checks the shapes and dtypes of a function's annotations on every eager call.
 
+    Keyword arguments that are a `Literal` get a ValueError that lists the choices, in compiled code too.
+
     While `torch.compile` traces, the plain function runs instead: the checks would break the graph, and the
     shapes are the same as those of the eager call. `JAXTYPING_DISABLE=1` switches the checks off altogether.
     """
     checked = jaxtyped(typechecker=_typechecker)(function)
+    hints: dict[str, Any] = function.__annotations__
+    choices = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        for name in choices:
+            if name in kwargs and kwargs[name] not in choices[name]:
+                raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices[name]))}, got {kwargs[name]!r}")
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
         return checked(*args, **kwargs)

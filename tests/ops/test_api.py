@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, get_origin
 
 import pytest
 
@@ -178,8 +179,10 @@ def test_a_docstring_has_an_equation_and_every_section(name: str) -> None:
     function = PUBLIC[name]
     definition = ast.parse(inspect.getsource(inspect.unwrap(function))).body[0]
     called = {n.func.id for n in ast.walk(definition) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    takes_groups = "groups" in inspect.signature(function).parameters
-    may_raise = takes_groups or called & {"require", "center", "ValueError"}
+    parameters = inspect.signature(function).parameters
+    takes_groups = "groups" in parameters
+    has_choices = any(get_origin(parameter.annotation) is Literal for parameter in parameters.values())
+    may_raise = takes_groups or has_choices or called & {"require", "center", "ValueError"}
     found = sections(name)
     assert list(found) == ["", "Args", "Returns", *(["Raises"] if may_raise else []), "Source", "Examples"]
     assert "$" in found[""]

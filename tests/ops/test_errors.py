@@ -1,8 +1,8 @@
 """Bad values get one line that names the argument, what was expected and what it got; bad shapes get a type error."""
 
-import math
+import inspect
 import re
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import torch
@@ -12,107 +12,17 @@ from torch import Tensor
 import clipo_ops
 from clipo_ops import GroupLayout
 
-from .table import EAGER_CASES, ONE_OF_EACH, Case
+from .table import BAD_VALUES, EAGER_CASES, ONE_OF_EACH, PUBLIC, Case
 
-# Function, argument, bad values, and a word of what it wants.
-BAD_VALUES = [
-    ("aggregate", "mode", ["sum", "", "Token-Mean"], "token-mean, seq-mean-token-mean"),
-    ("aggregate", "denominator", [0, -1.5, math.nan], "positive"),
-    ("aggregate_denominator", "mode", ["sum"], "token-mean, seq-mean-token-mean"),
-    ("clamp_fraction", "floor", [0.1, math.nan], "at most 0"),
-    ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
-    ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
-    ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
-    ("combine_rewards", "method", ["mean", "GDPO"], "'sum' or 'gdpo'"),
-    ("combine_rewards", "weights", [(), (1.0,)], "one number per signal"),
-    ("combine_rewards", "eps", [-1e-6, math.nan], "at least 0"),
-    ("cispo_loss", "ratio_high", [0.9], "at least 1"),
-    ("consensus_reward", "weight", [-0.1, math.nan], "at least 0"),
-    ("consensus_reward", "bandwidth", [0, -1, math.nan], "above 0"),
-    ("consensus_reward", "gate", [0.0, 1.0, math.nan], "None or a number in (0, 1)"),
-    ("cispo_surrogate", "ratio_low", [-0.1, 1.1, math.nan], "[0, 1]"),
-    ("cispo_surrogate", "ratio_high", [0.9, math.nan], "at least 1"),
-    ("clip_cov_surrogate", "fraction", [0, 1.1, math.nan], "(0, 1]"),
-    ("clip_cov_surrogate", "covariance_high", [0.1, 0.05, math.nan], "above covariance_low"),
-    ("clipo_rewards", "temperature", [0], "above 0"),
-    ("clipo_rewards", "floor", [0.1], "at most 0"),
-    ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
-    ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
-    ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
-    ("clipped_surrogate", "delta", [1, 0.5, math.nan], "above 1 or None"),
-    ("contrastive_loss", "temperature", [0, -0.05, math.nan], "above 0"),
-    ("contrastive_anchors", "scope", ["all", "Group"], "'group', 'cross' or 'batch'"),
-    ("contrastive_anchors", "anchors", ["wrong", ""], "'success' or 'all'"),
-    ("contrastive_loss", "scope", ["all", "Group"], "'group', 'cross' or 'batch'"),
-    ("contrastive_loss", "anchors", ["wrong", ""], "'success' or 'all'"),
-    ("contrastive_loss", "similarity", ["dot", "L2"], "'cosine' or 'l2'"),
-    ("contrastive_loss", "floor", ["log", ""], "'none' or 'log_positives'"),
-    ("contrastive_loss", "reduction", ["max", ""], "'mean', 'sum' or 'none'"),
-    ("contrastive_reward", "weight", [-0.1, math.nan], "at least 0"),
-    ("contrastive_reward", "floor", [0.1, math.nan], "at most 0"),
-    ("gae_advantages", "discount", [-0.1, 1.1, math.nan], "[0, 1]"),
-    ("gae_advantages", "gae_lambda", [-0.1, 1.1, math.nan], "[0, 1]"),
-    ("gdpo_advantages", "weights", [(), (1.0,)], "one number per signal"),
-    ("gdpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
-    ("gpg_advantages", "scale", [0, -1, math.nan], "above 0"),
-    ("grpo_advantages", "scale", ["std", "None"], "'group', 'batch' or 'none'"),
-    ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
-    ("guarded_rewards", "margin", [-0.1, math.nan], "at least 0"),
-    ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
-    ("maxrl_advantages", "eps", [-1e-6, math.nan], "at least 0"),
-    ("overlong_penalty", "max_length", [0, -1], "at least 1"),
-    ("overlong_penalty", "buffer", [0, -1, 7], "from 1 to max_length"),
-    ("overlong_penalty", "factor", [-0.1, math.nan], "at least 0"),
-    ("pass_at_k_advantages", "k", [0, -1], "at least 1"),
-    ("reinforce_plus_plus_advantages", "discount", [-0.1, 1.1, math.nan], "[0, 1]"),
-    ("reinforce_plus_plus_advantages", "eps", [-1e-8, math.nan], "at least 0"),
-    ("reinforce_plus_plus_baseline_advantages", "eps", [-1e-8, math.nan], "at least 0"),
-    ("kl_estimate", "estimator", ["k4", "K1"], "'k1', 'k2', 'k3' or 'k3+'"),
-    ("linear_token_logprobs", "chunk_size", [0, -1], "at least 1"),
-    ("linear_token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
-    ("linear_token_logprobs", "keep_logits", [-0.1, 1.1, math.nan], "in [0, 1]"),
-    ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
-    ("noise_share", "temperature", [0, -0.05, math.nan], "above 0"),
-    ("segment_mean_pool", "num_segments", [0, -1], "at least 1"),
-    ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
-    ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
-    ("whiten", "eps", [-1e-8, math.nan], "at least 0"),
-    ("dapo_loss", "denominator", [0, -1], "positive"),
-    ("dppo_surrogate", "divergence", ["TV", ""], "'tv' or 'kl'"),
-    ("dppo_surrogate", "threshold_low", [-0.1, math.nan], "at least 0"),
-    ("dppo_surrogate", "threshold_high", [-0.1, math.nan], "at least 0"),
-    ("dppo_surrogate", "ratio_high", [0.9, math.nan], "at least 1"),
-    ("dr_grpo_loss", "epsilon_low", [-0.1], "[0, 1]"),
-    ("geometric_mean_surrogate", "clip_low", [-0.1, math.nan], "at least 0"),
-    ("geometric_mean_surrogate", "clip_high", [-0.1, math.nan], "at least 0"),
-    ("gmpo_loss", "clip_low", [-0.1], "at least 0"),
-    ("grpo_advantages", "scale", ["std", "None"], "'group', 'batch' or 'none'"),
-    ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
-    ("grpo_loss", "epsilon_high", [-0.1], "at least 0"),
-    ("gspo_loss", "epsilon_low", [1.1], "[0, 1]"),
-    ("kl_cov_surrogate", "fraction", [0, 1.1, math.nan], "(0, 1]"),
-    ("kl_cov_surrogate", "kl_weight", [-0.1, math.nan], "at least 0"),
-    ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
-    ("luspo_loss", "epsilon_low", [1.1], "[0, 1]"),
-    ("masked_importance_weights", "low", [-0.1, 1.1, math.nan], "[0, 1]"),
-    ("masked_importance_weights", "high", [0.9, math.nan], "at least 1"),
-    ("masked_importance_weights", "level", ["tokens", ""], "'token', 'sequence' or 'geometric'"),
-    ("off_policy_sequence_mask", "threshold", [-0.1, math.nan], "at least 0"),
-    ("sapo_loss", "temperature_positive", [0], "above 0"),
-    ("sapo_surrogate", "temperature_positive", [0, -1, math.nan], "above 0"),
-    ("sapo_surrogate", "temperature_negative", [0, -1, math.nan], "above 0"),
-    ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
-    ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
-    ("top_entropy_mask", "fraction", [0, 1.1, math.nan], "(0, 1]"),
-    ("truncated_importance_weights", "cap", [0, -1, math.nan], "above 0"),
-    ("truncated_importance_weights", "level", ["tokens", ""], "'token', 'sequence' or 'geometric'"),
-    ("vespo_loss", "lambda_positive", [0], "above 0"),
-    ("vespo_surrogate", "k_positive", [-1, math.nan], "at least 0"),
-    ("vespo_surrogate", "k_negative", [-1, math.nan], "at least 0"),
-    ("vespo_surrogate", "lambda_positive", [0, math.nan], "above 0"),
-    ("vespo_surrogate", "lambda_negative", [0, math.nan], "above 0"),
+# Every choice by name is a Literal; the other bad values stand beside the oracles.
+CHOICES = [
+    (name, parameter.name, ["no choice", "", "Mean"], f"one of {', '.join(map(repr, get_args(parameter.annotation)))}")
+    for name, value in PUBLIC.items()
+    if inspect.isfunction(value)
+    for parameter in inspect.signature(value).parameters.values()
+    if get_origin(parameter.annotation) is Literal
 ]
-BAD = [pytest.param(op, name, bad, wanted) for op, name, values, wanted in BAD_VALUES for bad in values]
+BAD = [pytest.param(op, name, bad, wanted) for op, name, values, wanted in [*CHOICES, *BAD_VALUES] for bad in values]
 OF = {case.op: case for case in ONE_OF_EACH}
 
 

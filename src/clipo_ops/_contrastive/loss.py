@@ -6,7 +6,7 @@ batch of group-sized matrices or in tiles of the whole batch, and hands them to 
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,14 +19,11 @@ from clipo_ops._kernels.tiles import readable_rows, tiled_losses
 from clipo_ops._numerics import rounded
 from clipo_ops._typing import require, require_rollouts, shaped
 
-if TYPE_CHECKING:
-    Scope = Literal["group", "cross", "batch"]
-    Anchors = Literal["success", "all"]
-    Similarity = Literal["cosine", "l2"]
-    Floor = Literal["none", "log_positives"]
-    Reduction = Literal["mean", "sum", "none"]
-else:
-    Scope = Anchors = Similarity = Floor = Reduction = str  # so that a wrong name gets a ValueError
+Scope = Literal["group", "cross", "batch"]
+Anchors = Literal["success", "all"]
+Similarity = Literal["cosine", "l2"]
+Floor = Literal["none", "log_positives"]
+Reduction = Literal["mean", "sum", "none"]
 
 
 # Cosines, positives, candidates, and which rows are anchors if not all are -> losses.
@@ -101,10 +98,6 @@ def contrastive_loss(
         tensor([0.6271, 1.1143, 0.0000, 0.0000])
     """
     require(temperature > 0, "temperature", "a number above 0", temperature)
-    require(similarity in ("cosine", "l2"), "similarity", "'cosine' or 'l2'", similarity)
-    require(floor in ("none", "log_positives"), "floor", "'none' or 'log_positives'", floor)
-    require(reduction in ("mean", "sum", "none"), "reduction", "'mean', 'sum' or 'none'", reduction)
-    _require_choices(scope, anchors)
 
     def losses_of(cosines: Tensor, positives: Tensor, candidates: Tensor, anchor: Tensor | None) -> Tensor:
         logits = negative_distances(cosines, similarity) / temperature
@@ -163,7 +156,6 @@ def contrastive_anchors(
         >>> contrastive_anchors(torch.tensor([True, True, False, True, True]), torch.tensor([0, 0, 0, 1, 1]))
         tensor([ True,  True, False, False, False])
     """
-    _require_choices(scope, anchors)
     require_rollouts(len(success), "groups", len(groups.position if isinstance(groups, GroupLayout) else groups))
     whole = torch.zeros_like(success, dtype=torch.long)  # the batch as one group
     pool = whole if scope == "batch" else groups
@@ -173,11 +165,6 @@ def contrastive_anchors(
     candidates = len(success) if scope == "cross" else correct + wrong
     is_anchor = (alike >= 2) & (alike < candidates)
     return is_anchor & success if anchors == "success" else is_anchor
-
-
-def _require_choices(scope: str, anchors: str) -> None:
-    require(scope in ("group", "cross", "batch"), "scope", "'group', 'cross' or 'batch'", scope)
-    require(anchors in ("success", "all"), "anchors", "'success' or 'all'", anchors)
 
 
 def _within_groups(

@@ -1,6 +1,6 @@
 """Weights and masks for samples of another engine or an older policy."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,10 +11,7 @@ from clipo_ops._masking import sequence_mean, sequence_sum
 from clipo_ops._numerics import EXP_LIMIT
 from clipo_ops._typing import require, shaped
 
-if TYPE_CHECKING:
-    Level = Literal["token", "sequence", "geometric"]
-else:
-    Level = str  # so that a wrong name gets the ValueError below
+Level = Literal["token", "sequence", "geometric"]
 
 
 @shaped
@@ -157,7 +154,6 @@ def off_policy_sequence_mask(
 
 def _weights(old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, level: str) -> Tensor:
     """Unbounded ratios per token, finite in float32 and detached."""
-    require(level in ("token", "sequence", "geometric"), "level", "'token', 'sequence' or 'geometric'", level)
     exponent = log_ratio(old_logprobs.detach(), rollout_logprobs.detach(), mask, limit=EXP_LIMIT)
     if level != "token":
         reduce = sequence_sum if level == "sequence" else sequence_mean

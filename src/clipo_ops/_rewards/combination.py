@@ -1,7 +1,7 @@
 """Several rewards into one, what they teach, and whether they keep correct rollouts above incorrect ones."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,10 +11,7 @@ from clipo_ops._groups import Groups, group_reducer, group_zscores
 from clipo_ops._numerics import at_least_float32, rounded
 from clipo_ops._typing import require, shaped
 
-if TYPE_CHECKING:
-    CombinationMethod = Literal["sum", "gdpo"]
-else:
-    CombinationMethod = str  # so that a wrong name gets the ValueError below
+CombinationMethod = Literal["sum", "gdpo"]
 
 
 @shaped
@@ -94,7 +91,6 @@ def combine_rewards(
         >>> combine_rewards(rewards, torch.tensor([0, 0, 0]), method="gdpo")
         tensor([ 2.1547, -1.5773, -0.5773])
     """
-    require(method in ("sum", "gdpo"), "method", "'sum' or 'gdpo'", method)
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
     given = values.isfinite()

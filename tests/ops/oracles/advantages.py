@@ -112,3 +112,13 @@ CASES = [
     case("gdpo_advantages", "rewards=signals groups=ordered", weights=(1.0, 0.5)),
     case("negative_credit", "advantages success"),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("gdpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("gdpo_advantages", "weights", [(), (1.0,)], "one number per signal"),
+    ("gpg_advantages", "scale", [0, -1, math.nan], "above 0"),
+    ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("maxrl_advantages", "eps", [-1e-6, math.nan], "at least 0"),
+    ("pass_at_k_advantages", "k", [0, -1], "at least 1"),
+]

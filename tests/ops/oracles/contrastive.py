@@ -149,3 +149,8 @@ CASES = [
 EAGER_CASES = [
     case("contrastive_loss", "embeddings success groups=ids", objective=clipo_ops.supcon_out),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("contrastive_loss", "temperature", [0, -0.05, math.nan], "above 0"),
+]

@@ -86,3 +86,9 @@ EAGER_CASES = [
     case("process_gap", "rewards success process groups=ids"),
     case("degenerate_fraction", "rewards groups=ids"),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("clamp_fraction", "floor", [0.1, math.nan], "at most 0"),
+    ("noise_share", "temperature", [0, -0.05, math.nan], "above 0"),
+]

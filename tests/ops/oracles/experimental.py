@@ -48,3 +48,10 @@ CASES = [
     case("consensus_reward", "states success groups=layout"),
     case("consensus_reward", "states success=two_correct groups=ordered", gate=0.5),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("consensus_reward", "bandwidth", [0, -1, math.nan], "above 0"),
+    ("consensus_reward", "gate", [0.0, 1.0, math.nan], "None or a number in (0, 1)"),
+    ("consensus_reward", "weight", [-0.1, math.nan], "at least 0"),
+]

@@ -82,3 +82,12 @@ CASES = [
     case("masked_importance_weights", "old_logprobs rollout_logprobs=ref_logprobs mask", level="geometric"),
     case("off_policy_sequence_mask", "logprobs old_logprobs advantages mask"),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("log_ratio", "limit", [0, -20, math.nan], "above 0"),
+    ("masked_importance_weights", "high", [0.9, math.nan], "at least 1"),
+    ("masked_importance_weights", "low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("off_policy_sequence_mask", "threshold", [-0.1, math.nan], "at least 0"),
+    ("truncated_importance_weights", "cap", [0, -1, math.nan], "above 0"),
+]

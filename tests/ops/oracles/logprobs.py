@@ -65,3 +65,12 @@ CASES = [
     case("kl_estimate", "logprobs ref_logprobs", estimator="k3"),
     case("kl_estimate", "logprobs ref_logprobs", estimator="k3+"),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("linear_token_logprobs", "chunk_size", [0, -1], "at least 1"),
+    ("linear_token_logprobs", "keep_logits", [-0.1, 1.1, math.nan], "in [0, 1]"),
+    ("linear_token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
+    ("token_entropy", "temperature", [0, -1, math.nan], "above 0"),
+    ("token_logprobs", "temperature", [0, -1, math.nan], "above 0"),
+]

@@ -125,3 +125,16 @@ CASES = [
     case("gmpo_loss", "logprobs old_logprobs advantages mask denominator"),
     case("vespo_loss", "logprobs old_logprobs advantages mask"),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("cispo_loss", "ratio_high", [0.9], "at least 1"),
+    ("dapo_loss", "denominator", [0, -1], "positive"),
+    ("dr_grpo_loss", "epsilon_low", [-0.1], "[0, 1]"),
+    ("gmpo_loss", "clip_low", [-0.1], "at least 0"),
+    ("grpo_loss", "epsilon_high", [-0.1], "at least 0"),
+    ("gspo_loss", "epsilon_low", [1.1], "[0, 1]"),
+    ("luspo_loss", "epsilon_low", [1.1], "[0, 1]"),
+    ("sapo_loss", "temperature_positive", [0], "above 0"),
+    ("vespo_loss", "lambda_positive", [0], "above 0"),
+]

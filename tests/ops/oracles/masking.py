@@ -64,3 +64,10 @@ CASES = [
     case("aggregate_denominator", "mask", mode="seq-mean-token-mean"),
     case("aggregate_denominator", "mask", mode="seq-mean-token-sum-norm", max_length=9),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("aggregate", "denominator", [0, -1.5, math.nan], "positive"),
+    ("top_entropy_mask", "fraction", [0, 1.1, math.nan], "(0, 1]"),
+    ("whiten", "eps", [-1e-8, math.nan], "at least 0"),
+]

@@ -72,3 +72,8 @@ CASES = [
 EAGER_CASES = [
     case("center_by_group", "embeddings groups=ids"),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("segment_mean_pool", "num_segments", [0, -1], "at least 1"),
+]

@@ -69,3 +69,12 @@ CASES = [
     case("reinforce_plus_plus_baseline_advantages", "rewards mask groups=layout"),
     case("gae_advantages", "token_rewards=token_advantages values=logprobs mask", discount=0.9),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("gae_advantages", "discount", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("gae_advantages", "gae_lambda", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("reinforce_plus_plus_advantages", "discount", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("reinforce_plus_plus_advantages", "eps", [-1e-8, math.nan], "at least 0"),
+    ("reinforce_plus_plus_baseline_advantages", "eps", [-1e-8, math.nan], "at least 0"),
+]

@@ -109,3 +109,17 @@ CASES = [
 EAGER_CASES = [
     case("clipo_rewards", "outcome=rewards embeddings success groups=ids", objective=clipo_ops.supcon_out),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("clipo_rewards", "floor", [0.1], "at most 0"),
+    ("clipo_rewards", "temperature", [0], "above 0"),
+    ("combine_rewards", "eps", [-1e-6, math.nan], "at least 0"),
+    ("combine_rewards", "weights", [(), (1.0,)], "one number per signal"),
+    ("contrastive_reward", "floor", [0.1, math.nan], "at most 0"),
+    ("contrastive_reward", "weight", [-0.1, math.nan], "at least 0"),
+    ("guarded_rewards", "margin", [-0.1, math.nan], "at least 0"),
+    ("overlong_penalty", "buffer", [0, -1, 7], "from 1 to max_length"),
+    ("overlong_penalty", "factor", [-0.1, math.nan], "at least 0"),
+    ("overlong_penalty", "max_length", [0, -1], "at least 1"),
+]

@@ -216,3 +216,28 @@ CASES = [
     case("clip_cov_surrogate", "logprobs log_ratio advantages mask", fraction=1.0, covariance_low=0.1),
     case("kl_cov_surrogate", "logprobs log_ratio advantages=token_advantages mask", fraction=0.1),
 ]
+
+# Function, argument, bad values, and a word of what it wants.
+BAD_VALUES = [
+    ("cispo_surrogate", "ratio_high", [0.9, math.nan], "at least 1"),
+    ("cispo_surrogate", "ratio_low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("clip_cov_surrogate", "covariance_high", [0.1, 0.05, math.nan], "above covariance_low"),
+    ("clip_cov_surrogate", "fraction", [0, 1.1, math.nan], "(0, 1]"),
+    ("clipped_surrogate", "delta", [1, 0.5, math.nan], "above 1 or None"),
+    ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
+    ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
+    ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("dppo_surrogate", "ratio_high", [0.9, math.nan], "at least 1"),
+    ("dppo_surrogate", "threshold_high", [-0.1, math.nan], "at least 0"),
+    ("dppo_surrogate", "threshold_low", [-0.1, math.nan], "at least 0"),
+    ("geometric_mean_surrogate", "clip_high", [-0.1, math.nan], "at least 0"),
+    ("geometric_mean_surrogate", "clip_low", [-0.1, math.nan], "at least 0"),
+    ("kl_cov_surrogate", "fraction", [0, 1.1, math.nan], "(0, 1]"),
+    ("kl_cov_surrogate", "kl_weight", [-0.1, math.nan], "at least 0"),
+    ("sapo_surrogate", "temperature_negative", [0, -1, math.nan], "above 0"),
+    ("sapo_surrogate", "temperature_positive", [0, -1, math.nan], "above 0"),
+    ("vespo_surrogate", "k_negative", [-1, math.nan], "at least 0"),
+    ("vespo_surrogate", "k_positive", [-1, math.nan], "at least 0"),
+    ("vespo_surrogate", "lambda_negative", [0, math.nan], "above 0"),
+    ("vespo_surrogate", "lambda_positive", [0, math.nan], "above 0"),
+]
