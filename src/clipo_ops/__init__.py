@@ -29,13 +29,16 @@ from clipo_ops._diagnostics.policy import approximate_kl, clip_fraction, effecti
 from clipo_ops._diagnostics.rewards import ProcessGap, clamp_fraction, degenerate_fraction, process_gap
 from clipo_ops._distributed import gather_rollouts
 from clipo_ops._groups import GroupLayout
-from clipo_ops._importance.corrections import (
-    masked_importance_weights,
+from clipo_ops._importance.masks import (
+    divergence_mask,
+    importance_ratio_mask,
     off_policy_sequence_mask,
-    truncated_importance_weights,
+    second_moment_mask,
+    veto_mask,
 )
 from clipo_ops._importance.ratios import gspo_token_log_ratio, log_ratio, sequence_log_ratio
-from clipo_ops._logprobs.kl import kl_estimate
+from clipo_ops._importance.weights import masked_importance_weights, truncated_importance_weights
+from clipo_ops._logprobs.kl import kl_estimate, unbiased_kl_estimate
 from clipo_ops._logprobs.linear import LinearLogprobs, linear_token_logprobs
 from clipo_ops._logprobs.tokens import token_entropy, token_logprobs
 from clipo_ops._losses.sequence import gmpo_loss, gspo_loss, luspo_loss, vespo_loss
@@ -92,6 +95,7 @@ __all__ = [
     "dapo_loss",
     "decoupled",
     "degenerate_fraction",
+    "divergence_mask",
     "dppo_surrogate",
     "dr_grpo_loss",
     "effective_sample_size",
@@ -107,6 +111,7 @@ __all__ = [
     "gspo_loss",
     "gspo_token_log_ratio",
     "guarded_rewards",
+    "importance_ratio_mask",
     "infonce",
     "informative_groups",
     "kl_cov_surrogate",
@@ -134,6 +139,7 @@ __all__ = [
     "rloo_advantages",
     "sapo_loss",
     "sapo_surrogate",
+    "second_moment_mask",
     "segment_mean_pool",
     "sequence_log_ratio",
     "soft_nearest_neighbor",
@@ -145,8 +151,10 @@ __all__ = [
     "token_pool",
     "top_entropy_mask",
     "truncated_importance_weights",
+    "unbiased_kl_estimate",
     "vespo_loss",
     "vespo_surrogate",
+    "veto_mask",
     "weighted_pool",
     "whiten",
 ]
