@@ -119,9 +119,14 @@ def _backward(
             tile = tiles.logits(tokens, vocab, reuse=True)
             slope = tiles.softcap_slope(tile)
             tile = torch.sub(tile, normaliser[tokens].unsqueeze(1), out=tiles.work(tile))
-            grads = [None if grad is None else grad[tokens] * scale for grad in (logprobs_grad, entropy_grad)]
-            columns = columns_of(token_ids[tokens], vocab)
-            logprobs_to_gradient_(tile, columns, *grads, entropy[tokens], tiles.scratch(tile))
+            logprobs_to_gradient_(
+                tile,
+                columns_of(token_ids[tokens], vocab),
+                None if logprobs_grad is None else logprobs_grad[tokens] * scale,
+                None if entropy_grad is None else entropy_grad[tokens] * scale,
+                entropy[tokens],
+                tiles.scratch(tile),
+            )
             if slope is not None:
                 tile.mul_(slope)
             if of_bias:
