@@ -195,6 +195,7 @@ def test_huge_logits_have_a_finite_value_and_gradient(size: float) -> None:
     assert all(result.isfinite().all() for result in gradients(function, hidden, weight))
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")  # of torch 2.11
 def test_logits_are_never_held() -> None:
     """The largest buffer of a step is a tile or a gradient, whatever the number of tokens and words."""
     hidden, weight = torch.randn(4, 64, 8, requires_grad=True), torch.randn(4096, 8, requires_grad=True)
