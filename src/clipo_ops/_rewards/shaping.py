@@ -188,16 +188,14 @@ def repetition_penalty(
     require(factor >= 0, "factor", "a number of at least 0", factor)
     width = mask.shape[1]
     valid_first = mask.logical_not().long().argsort(stable=True, dim=1)
-    tokens, _ = _dense_ranks(token_ids.long().gather(1, valid_first))
+    tokens = _dense_ranks(token_ids.long().gather(1, valid_first))
     ngrams = tokens  # the n-gram that begins at each token, by its rank
     for offset in range(1, ngram_size):
-        ngrams, _ = _dense_ranks(ngrams * width + tokens.roll(-offset, 1))
+        ngrams = _dense_ranks(ngrams * width + tokens.roll(-offset, 1))
     is_ngram = torch.arange(width, device=mask.device) + ngram_size <= sequence_lengths(mask).unsqueeze(1)
-    total = is_ngram.sum(1)
-    _, distinct = _dense_ranks(torch.where(is_ngram, ngrams, -1))
-    distinct = distinct - (total < width).long()  # the -1 of whatever is no n-gram
-    repeated = (total - distinct).float() / total.clamp(min=1)
-    return -factor * repeated + 0.0
+    ordered = torch.where(is_ngram, ngrams, -1).sort(1).values
+    repeats = (ordered >= 0) & _starts(ordered).logical_not()
+    return -factor * repeats.float().sum(1) / is_ngram.float().sum(1).clamp(min=1) + 0.0
 
 
 @shaped
@@ -229,9 +227,14 @@ def token_level_rewards(
     return torch.where(mask & (valid_from_here == 1), rewards.unsqueeze(1), 0)
 
 
-def _dense_ranks(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The rank of each value among the distinct values of its row, from 0, and how many distinct values there are."""
+def _dense_ranks(values: Tensor) -> Tensor:
+    """The rank of each value among the distinct values of its row, from 0."""
     ordered, order = values.sort(1)
-    is_first = torch.arange(values.shape[1], device=values.device) == 0
-    starts = is_first | (ordered != ordered.roll(1, 1))
-    return torch.empty_like(order).scatter(1, order, starts.cumsum(1) - 1), starts.sum(1)
+    rank_in_order = _starts(ordered).cumsum(1) - 1
+    return rank_in_order.gather(1, order.argsort(1))  # by the inverse permutation
+
+
+def _starts(ordered: Tensor) -> Tensor:
+    """True where a sorted row holds a value for the first time."""
+    is_first = torch.arange(ordered.shape[1], device=ordered.device) == 0
+    return is_first | (ordered != ordered.roll(1, 1))
