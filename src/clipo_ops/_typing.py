@@ -15,6 +15,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+
+
 _typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
