@@ -24,9 +24,21 @@ from clipo_ops._contrastive.objectives import (
     supcon_in,
     supcon_out,
 )
-from clipo_ops._diagnostics.embeddings import GroupSimilarity, group_similarity, noise_share
+from clipo_ops._diagnostics.embeddings import (
+    GroupSimilarity,
+    group_similarity,
+    length_bucket_similarity,
+    noise_share,
+)
 from clipo_ops._diagnostics.policy import approximate_kl, clip_fraction, effective_sample_size
-from clipo_ops._diagnostics.rewards import ProcessGap, clamp_fraction, degenerate_fraction, process_gap
+from clipo_ops._diagnostics.rewards import (
+    ProcessGap,
+    RewardByVerdict,
+    clamp_fraction,
+    degenerate_fraction,
+    process_gap,
+    reward_by_verdict,
+)
 from clipo_ops._distributed import gather_rollouts
 from clipo_ops._groups import GroupLayout
 from clipo_ops._importance.masks import (
@@ -43,7 +55,7 @@ from clipo_ops._logprobs.linear import LinearLogprobs, linear_token_logprobs
 from clipo_ops._logprobs.tokens import token_entropy, token_logprobs
 from clipo_ops._losses.sequence import gmpo_loss, gspo_loss, luspo_loss, vespo_loss
 from clipo_ops._losses.token import cispo_loss, dapo_loss, dr_grpo_loss, grpo_loss, sapo_loss
-from clipo_ops._masking import aggregate, aggregate_denominator, top_entropy_mask, whiten
+from clipo_ops._masking import aggregate, aggregate_denominator, group_token_counts, top_entropy_mask, whiten
 from clipo_ops._pooling import (
     center_by_group,
     last_token_pool,
@@ -61,7 +73,13 @@ from clipo_ops._returns import (
 )
 from clipo_ops._rewards.combination import combine_rewards, guarded_rewards, informative_groups, reward_inversions
 from clipo_ops._rewards.contrastive import clipo_rewards, contrastive_reward
-from clipo_ops._rewards.shaping import overlong_penalty, token_level_rewards
+from clipo_ops._rewards.shaping import (
+    cosine_length_reward,
+    overlong_penalty,
+    pass_rate_length_penalty,
+    repetition_penalty,
+    token_level_rewards,
+)
 from clipo_ops._surrogates.clipped import clipped_surrogate, sapo_surrogate
 from clipo_ops._surrogates.covariance import clip_cov_surrogate, kl_cov_surrogate
 from clipo_ops._surrogates.result import Surrogate
@@ -75,6 +93,7 @@ __all__ = [
     "LinearLogprobs",
     "Objective",
     "ProcessGap",
+    "RewardByVerdict",
     "Surrogate",
     "aggregate",
     "aggregate_denominator",
@@ -92,6 +111,7 @@ __all__ = [
     "contrastive_anchors",
     "contrastive_loss",
     "contrastive_reward",
+    "cosine_length_reward",
     "dapo_loss",
     "decoupled",
     "degenerate_fraction",
@@ -106,6 +126,7 @@ __all__ = [
     "gmpo_loss",
     "gpg_advantages",
     "group_similarity",
+    "group_token_counts",
     "grpo_advantages",
     "grpo_loss",
     "gspo_loss",
@@ -117,6 +138,7 @@ __all__ = [
     "kl_cov_surrogate",
     "kl_estimate",
     "last_token_pool",
+    "length_bucket_similarity",
     "linear_token_logprobs",
     "log_ratio",
     "luspo_loss",
@@ -130,11 +152,14 @@ __all__ = [
     "opo_advantages",
     "overlong_penalty",
     "pass_at_k_advantages",
+    "pass_rate_length_penalty",
     "policy_gradient_surrogate",
     "process_gap",
     "reinforce_plus_plus_advantages",
     "reinforce_plus_plus_baseline_advantages",
     "remax_advantages",
+    "repetition_penalty",
+    "reward_by_verdict",
     "reward_inversions",
     "rloo_advantages",
     "sapo_loss",
