@@ -8,10 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cosine_similarity
 
 from clipo_ops import GroupLayout
 from clipo_ops.experimental import hidden_align_loss, latent_grpo_reward, shear_weights
+from clipo_ops.experimental.spans import _opposite_distances
 
 from . import oracles
 from .helpers import HALF, assert_equal, assert_nearly_equal, assert_same, gradients
@@ -235,6 +237,17 @@ def test_weights_of_half_precision_are_computed_in_float32(dtype: torch.dtype) -
     weights = shear_weights(hidden, *verdicts, **options)
     assert weights.dtype == dtype
     torch.testing.assert_close(weights, shear_weights(hidden.double(), *verdicts, **options).to(dtype))
+
+
+def test_the_distances_never_wait_for_the_device() -> None:
+    """The operator's body, which the fake tensors of the other tests do not enter."""
+    with FakeTensorMode():
+        states = torch.empty(2, 4, 30, 7, device="cuda")
+        counts = torch.empty(2, 4, 30, dtype=torch.bool, device="cuda")
+        opposite = torch.empty(2, 4, 4, dtype=torch.bool, device="cuda")
+        distances = _opposite_distances(states, counts, opposite, 1.0, 10, 4, 2)
+        assert distances.shape == counts.shape
+        assert distances.device.type == "cuda"
 
 
 def test_states_are_constants() -> None:

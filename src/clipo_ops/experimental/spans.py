@@ -21,7 +21,7 @@ def shear_weights(
     regularization: float,
     window: int = 100,
     stride: int = 25,
-    iterations: int = 50,
+    iterations: int = 20,
 ) -> Float[Tensor, "rollouts tokens"]:
     r"""SHEAR: weights for token advantages, large where states are unlike those of the opposite verdict.
 
@@ -34,7 +34,8 @@ def shear_weights(
     $\gamma$ from Sinkhorn's iterations for the entropy weight $\epsilon$. A weight scales an advantage and never turns
     its sign.
 
-    Memory grows with slots^2 x window x tokens, time with groups x slots^2 x tokens^2 x (window / stride)^2.
+    It is made for a GPU: the time grows with groups x (slots x tokens x window / stride)^2 x iterations, the memory
+    with slots^2 x tokens x window^2 / stride.
 
     Args:
         hidden: The last layer's states, as constants.
@@ -76,15 +77,13 @@ def shear_weights(
     opposite = (correct.unsqueeze(2) & incorrect.unsqueeze(1)) | (incorrect.unsqueeze(2) & correct.unsqueeze(1))
     counts = layout.gather(mask) & layout.valid.unsqueeze(2)
     states = torch.where(counts.unsqueeze(3), layout.gather(at_least_float32(hidden.detach())), 0)
-    distances = _opposite_distances(states, counts, opposite, regularization, window, stride, iterations)
+    distances = _opposite_distances_op(states, counts, opposite, regularization, window, stride, iterations)
     norms = torch.linalg.vector_norm(states, dim=3).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
     norms = torch.where(norms > 0, norms, 1).view(-1, 1, 1)
     weights = torch.where(opposite.any(2, keepdim=True), distances / norms, 1)
     return rounded(layout.scatter(torch.where(counts, weights, 0)), hidden.dtype)
 
 
-# An operator of its own: how many spans there are depends on the number of tokens, which a dynamic graph leaves open.
-@torch.library.custom_op("clipo::opposite_distances", mutates_args=())
 def _opposite_distances(
     states: Tensor,
     counts: Tensor,
@@ -105,19 +104,20 @@ def _opposite_distances(
     in_span = counts.unfold(2, window, stride)  # groups, slots, spans, window
     exists = in_span.any(3) & ((first == 0) | (first - stride + window < end))  # no span before it reached the end
     covers = (first <= place.unsqueeze(1)) & (place.unsqueeze(1) < first + window)  # tokens, spans
-    result = states.new_zeros(states.shape[:3])
-    for group, others in enumerate(opposite):
-        targets = others.unsqueeze(2) & exists[group]  # slots, slots, spans
-        nearest = [
-            _nearest(padded[group], in_span[group], span, targets, regularization, stride, iterations)
-            for span in range(spans)
-        ]
-        distances = torch.where(exists[group], torch.stack(nearest, 1), 0).unsqueeze(1)
-        result[group] = torch.where(covers, distances, 0).amax(2)
-    return result
+    result = [states.new_zeros(0, *states.shape[1:3])]
+    for own, own_spans, real, others in zip(padded, in_span, exists, opposite, strict=True):
+        targets = others.unsqueeze(2) & real  # slots, slots, spans
+        nearest = [_nearest(own, own_spans, span, targets, regularization, stride, iterations) for span in range(spans)]
+        distances = torch.where(real, torch.stack(nearest, 1), 0).unsqueeze(1)
+        result.append(torch.where(covers, distances, 0).amax(2).unsqueeze(0))
+    return torch.cat(result)
 
 
-@_opposite_distances.register_fake
+# An operator of its own: how many spans there are depends on the number of tokens, which a dynamic graph leaves open.
+_opposite_distances_op = torch.library.custom_op("clipo::opposite_distances", _opposite_distances, mutates_args=())
+
+
+@_opposite_distances_op.register_fake
 def _(states: Tensor, *_: object) -> Tensor:
     return states.new_empty(states.shape[:3])
 
@@ -128,16 +128,16 @@ def _nearest(
     """The distance of one span of each rollout to the nearest of its targets: one per slot."""
     window = in_span.shape[2]
     own = states.narrow(1, span * stride, window)
-    costs = torch.cdist(own.unsqueeze(1), states.unsqueeze(0), compute_mode="donot_use_mm_for_euclid_dist")
+    costs = torch.cdist(own.unsqueeze(1), states.unsqueeze(0))
     costs = costs.unfold(3, window, stride).movedim(3, 2)  # slots, slots, spans, window, window
-    distances = _sinkhorn(costs, in_span[:, span], in_span, regularization, iterations)
+    distances = _sinkhorn(costs, in_span.select(1, span), in_span, regularization, iterations)
     return torch.where(targets, distances, torch.inf).amin((1, 2))
 
 
 def _sinkhorn(costs: Tensor, rows: Tensor, columns: Tensor, regularization: float, iterations: int) -> Tensor:
     """The cost of the entropic plan between the rows and columns that count, all of one weight."""
     kernel = -costs / regularization
-    log_row = _log_uniform(rows, costs.dtype)[:, None, None]
+    log_row = _log_uniform(rows, costs.dtype).unsqueeze(1).unsqueeze(1)
     log_column = _log_uniform(columns, costs.dtype)
     v = log_column
     for _ in range(iterations):
