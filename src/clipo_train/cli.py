@@ -36,6 +36,11 @@ usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
                                                       others; `auto` and 30 s when not given"""
 
 
+_BAD_INPUT = 2
+_LONGEST = 300
+"""Characters of a message about bad input."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -69,9 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _end(name: str, message: str, status: int = 2) -> int:
+def _end(name: str, message: str, status: int = _BAD_INPUT) -> int:
     """Prints one line."""
-    sys.stderr.write(f"clipo {printable(name)}: {printable(message)}\n")
+    message = printable(message)
+    message = shortened(message, _LONGEST) if status == _BAD_INPUT else message  # how to go on is to be copied whole
+    sys.stderr.write(f"clipo {shortened(printable(name))}: {message}\n")
     return status
 
 
@@ -224,6 +231,8 @@ def _verify_data(arguments: Sequence[str]) -> None:
     _no_more([source for source in sources if source.startswith("-")])
     if given.timeout is not None and not given.timeout > 0:
         raise ConfigError(f"--timeout: expected more than 0 seconds, got {given.timeout:g}")
+    if given.limit is not None and given.limit < 1:
+        raise ConfigError(f"--limit: expected at least 1 row, got {given.limit}")
     columns: dict[Column, str] = {"prompt": given.prompt, "answer": given.answer}
     columns = {ours: theirs for ours, theirs in columns.items() if theirs}
     options = {"name": given.name} if given.name else {}
