@@ -107,12 +107,12 @@ def world(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "notes" / "notes.txt").write_text("mine")
     (tmp_path / "lone").mkdir()
     (tmp_path / "lone" / "config.yaml").write_text("steps: 2")
-    bad_models(tmp_path)
+    break_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def bad_models(folder: Path) -> None:
+def break_models(folder: Path) -> None:
     for name in ("truncated", "no_tokenizer", "no_config", "no_weights", "pickled", "no_end", "encoder", "small"):
         shutil.copytree(folder / "model", folder / name)
     weights = (folder / "model" / "model.safetensors").read_bytes()
