@@ -173,9 +173,11 @@ def _quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    logging.getLogger("accelerate.utils.other").setLevel(
-        logging.ERROR
-    )  # tied weights are saved once: as they should be
+    for name in (
+        "accelerate.utils.other",  # tied weights are saved once: as they should be
+        "transformers.modeling_utils",  # weights that a model lacks are an error of ours
+    ):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _report(arguments: Sequence[str]) -> None:

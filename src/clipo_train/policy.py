@@ -247,14 +247,11 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
             path,
             dtype=getattr(torch, config.dtype),
             use_safetensors=config.gguf_file is None or None,
+            ignore_mismatched_sizes=True,
             output_loading_info=True,
             **options,
         )
-    if missing := sorted(found["missing_keys"]):  # transformers draws them at random
-        raise ConfigError(
-            f"model.path: expected weights for all parameters, got none of {len(missing)} such as {missing[0]} in "
-            f"{config.path!r}"
-        )
+    _require_all_weights(found, config.path)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ConfigError(
             f"model.path: expected a tokenizer with words, got none in {config.path!r}: a file is missing"
@@ -262,6 +259,24 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
     if config.gguf_file is not None:
         _forget_quantization(model)
     return model, tokenizer
+
+
+def _require_all_weights(found: Mapping[str, Any], path: str) -> None:
+    """Refuses a model of which transformers has drawn weights at random, because its files lack them.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    for name, saved, wanted in sorted(found["mismatched_keys"]):
+        raise ConfigError(
+            f"model.path: expected weights that fit the configuration, got {name} of shape {tuple(saved)}, not "
+            f"{tuple(wanted)}, in {path!r}"
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"model.path: expected weights for all parameters, got none for {len(missing)} such as {missing[0]} in "
+            f"{path!r}"
+        )
 
 
 def _forget_quantization(model: Any) -> None:

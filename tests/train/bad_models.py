@@ -51,7 +51,6 @@ MODEL = Group(
                     {"hidden_size": 10**12},
                     {"num_hidden_layers": -1},
                     {"num_attention_heads": 0},
-                    {"vocab_size": 7},
                     {"hidden_act": "nope"},
                     {"rope_parameters": {"rope_type": "nope"}},
                     {"layer_types": ["nope"]},
@@ -65,7 +64,11 @@ MODEL = Group(
                 ),
                 LOADS,
             ),
-            (({"model_type": "bert"},), "weights for all parameters, got none of "),
+            (
+                ({"vocab_size": 7, "pad_token_id": 0}, {"num_key_value_heads": 1}, {"intermediate_size": 3}),
+                "weights that fit the configuration, got model.",
+            ),
+            (({"model_type": "bert"},), "weights for all parameters, got none for "),
         )
         for content in contents
         for name in [str(content)[:40]]
@@ -81,7 +84,7 @@ WEIGHTS = Group(
         "no JSON": ((5).to_bytes(8, "little") + b"{a}  ", LOADS),
         "folder": (folder, LOADS),
         "loop": (loop, LOADS),
-        "one layer missing": (without_a_layer, "weights for all parameters, got none of 12 such as model.layers.1."),
+        "one layer missing": (without_a_layer, "weights for all parameters, got none for 12 such as model.layers.1."),
     },
 )
 TOKENIZER = Group(
