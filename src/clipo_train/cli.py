@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from clipo_train.errors import ConfigError, parser_error, printable, shortened
-from clipo_train.stopping import exit_on_signals, raised_signals
+from clipo_train.stopping import leave_quietly, raised_signals
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
@@ -47,12 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show what the terminal's encoding lacks as escapes
             stream.reconfigure(errors="backslashreplace")
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with raised_signals():
+        status = _status(*(list(sys.argv[1:] if arguments is None else arguments) or [""]))
+    if arguments is None and status > 2:
+        leave_quietly()
+    return status
+
+
+def _status(name: str, *arguments: str) -> int:
+    """Runs a command and returns the exit status; whatever ends the command is told in one line."""
     try:
-        with raised_signals():
-            _run(name, rest)
-            sys.stdout.flush()
+        _run(name, arguments)
+        sys.stdout.flush()
         return 0 if name else 2
     except ConfigError as error:
         return _end(name, str(error))
@@ -64,11 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _end(name, f"memory: expected enough of it, got too little: {error}".removesuffix(": "))
     except KeyboardInterrupt as stop:
-        how = _how_to_go_on(rest) if name == "train" else ""
-        status = _end(name, f"{str(stop) or 'stopped'}{how}", 128 + getattr(stop, "number", signal.SIGINT))
-        if arguments is None:
-            exit_on_signals()
-        return status
+        leave_quietly()
+        how = _how_to_go_on(arguments) if name == "train" else ""
+        return _end(name, f"{str(stop) or 'stopped'}{how}", 128 + getattr(stop, "number", signal.SIGINT))
 
 
 def _end(name: str, message: str, status: int = 2) -> int:
@@ -108,7 +113,7 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         "export": (_export, "run: expected RUN"),
         "verify-data": (_verify_data, "data: expected SOURCE"),
     }
-    if name in ("", "-h", "--help") or arguments[:1] in (["-h"], ["--help"]):
+    if name in ("", "-h", "--help") or arguments[:1] in (("-h",), ("--help",)):
         (sys.stdout if name else sys.stderr).write(_USAGE + "\n")
         return
     if name not in commands:

@@ -68,14 +68,23 @@ def noted_signals() -> Iterator[StopRequest]:
 
 
 def raised_signals() -> AbstractContextManager[None]:
-    """Ctrl-C and SIGTERM raise `Stopped` in the block, where this is the main thread and they are not ignored."""
+    """Ctrl-C or SIGTERM raises `Stopped` in the block, where this is the main thread and they are not ignored.
+
+    What comes after it, while the block is left, is ignored for a second and then ends the process without a word.
+    """
     return _handled_by(_raise)
 
 
-def exit_on_signals() -> None:
-    """From now on ctrl-C and SIGTERM end the process without a word, since it has said its last one."""
+def leave_quietly() -> None:
+    """From now on ctrl-C and SIGTERM may be the first one passed on, or, later, end the process without a word."""
+    since = time.monotonic()
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        if time.monotonic() - since > _PASSED_ON:
+            os._exit(128 + number)
+
     for number in _SIGNALS:
-        signal.signal(number, lambda number, _: os._exit(128 + number))
+        signal.signal(number, leave)
 
 
 @contextmanager
@@ -90,6 +99,7 @@ def blocked_signals(*numbers: int) -> Iterator[None]:
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:
+    leave_quietly()
     raise Stopped("stopped", number)
 
 

@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1] / "train"))
 from comparing import differing, read
 from faults import BALLAST, damage, disk, fill, tree
 from hostile import write_bed
-from runs import Run, SoakError, answer, logged
+from runs import LONGEST, PATIENCE, Run, SoakError, answer, logged, say
 
 from clipo_train.folders import checkpoints
 
@@ -51,14 +51,14 @@ class Soak:
 
     def event(self, kind: str, at_step: int) -> None:
         """One event, once the run is at a step."""
-        before = self._saved()
+        self.kept = self._saved()
         done, how = getattr(self, f"_{kind}")(at_step)
         self.count[kind] += 1
-        print(f"step {logged(self.run_dir):3}  {done}  ->  {how}", flush=True)
+        say(f"step {logged(self.run_dir):3}  {done}  ->  {how}")
         if (self.folder / "marker").exists():
             raise SoakError("a completion was executed: it has written the marker")
-        if self._saved() < before:
-            raise SoakError(f"checkpoints are lost: the last was of step {before}, is of step {self._saved()}")
+        if self._saved() < self.kept:
+            raise SoakError(f"checkpoints are lost: the last was of step {self.kept}, is of step {self._saved()}")
 
     def _signal(self, at_step: int) -> tuple[str, str]:
         number, group = self._any_signal()
@@ -81,13 +81,16 @@ class Soak:
         self._send(run, signal.SIGKILL, group=True)
         return f"SIGKILL {'after' if after else 'at'} call {count} of {call}", answer(run, killed=True)
 
-    def _full(self, _: int) -> tuple[str, str]:
+    def _full(self, at_step: int) -> tuple[str, str]:
         latest = max(checkpoints(self.run_dir), default=None)
-        largest = sum(map(len, tree(latest).values())) if latest else 2**16
-        left = self.rng.randrange(largest // 2)
-        if self.mounted:
-            fill(self.run_dir.parent, left)
+        left = self.rng.randrange(sum(map(len, tree(latest).values())) // 2 if latest else 2**16)
         run = Run(self.arguments, largest=None if self.mounted else left)
+        if self.mounted and self.rng.random() < 0.8:  # else it is full from the start
+            self._wait(run, at_step)
+        deadline = time.monotonic() + PATIENCE
+        while self.mounted and not run.ended() and time.monotonic() < deadline:
+            fill(self.run_dir.parent, left)
+            time.sleep(0.1)
         how = answer(run, refusal=r"\S+: expected .* (No space left on device|File too large).*")
         (self.run_dir.parent / BALLAST).unlink(missing_ok=True)
         return f"a disk with {left} bytes left" if self.mounted else f"files of at most {left} bytes", how
@@ -106,8 +109,12 @@ class Soak:
             how = answer(Run(self.arguments), refusal=f"resume: expected .*{checkpoint.name}{named}")
             if tree(self.run_dir) != before:
                 raise SoakError("a damaged checkpoint was refused, and files were changed")
-            shutil.rmtree(self.run_dir)
-            shutil.copytree(aside, self.run_dir)
+            if len(found) > 1 and self.rng.random() < 0.5:
+                shutil.rmtree(checkpoint)
+                self.kept, how = _step(found[-2]), f"{how}; removed"
+            else:
+                shutil.rmtree(self.run_dir)
+                shutil.copytree(aside, self.run_dir)
         else:  # which is not needed
             run = Run(self.arguments)
             self._wait(run, logged(self.run_dir) + 5)
@@ -123,22 +130,27 @@ class Soak:
         return self.rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)), self.rng.random() < 0.5
 
     def _send(self, run: Run, number: signal.Signals, group: bool) -> tuple[str, str]:
-        if not run.ended():
-            run.send(number, group=group)
+        for _ in range(self.rng.choice((1, 1, 2))):  # a launcher passes on what all have got already
+            if not run.ended():
+                run.send(number, group=group)
+            time.sleep(self.rng.uniform(0, 0.1))
         killed = number == signal.SIGKILL
         how = answer(run, killed=killed, asked=0 if killed else number)
         return f"{number.name} to {'all its processes' if group else 'the trainer'}", how
 
     def _wait(self, run: Run, at_step: int) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + LONGEST
         while not run.ended() and logged(self.run_dir) < at_step:
             if time.monotonic() > deadline:
                 raise SoakError(f"the run hangs after step {logged(self.run_dir)}")
             time.sleep(0.01)
 
     def _saved(self) -> int:
-        latest = max(checkpoints(self.run_dir), default=None)
-        return -1 if latest is None else int(latest.name.removeprefix("step-"))
+        return max(map(_step, checkpoints(self.run_dir)), default=-1)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def write_config(folder: Path, steps: int) -> None:
@@ -147,13 +159,14 @@ def write_config(folder: Path, steps: int) -> None:
         "steps": steps,
         "model": {"path": str(folder / "model")},
         "data": {"train": rows, "verifier": "auto", "verifier_timeout": 30, "check_rows": 0},
-        "rollout": {"batch_size": 32, "group_size": 8, "max_new_tokens": 8},
-        "optimizer": {"learning_rate": 1e-4, "schedule": "cosine", "warmup_updates": 10, "minibatch_size": 16},
+        "rollout": {"batch_size": 16, "group_size": 8, "max_new_tokens": 8},
+        "optimizer": {"learning_rate": 1e-4, "schedule": "cosine", "warmup_updates": 10, "minibatch_size": 8},
         "clipo": {"dim": 16},
         "checkpoint": {"every": 7},
+        "logging": {"completions": 2},
         "evaluation": {"sets": {"rows": rows}, "every": 100, "temperature": 1.0},
     }
-    values["optimizer"] |= {"micro_batch_size": 16}
+    values["optimizer"] |= {"micro_batch_size": 8}
     (folder / "config.yaml").write_text(json.dumps(values))
 
 
@@ -167,17 +180,17 @@ def soak(folder: Path, steps: int, events: int, rng: random.Random) -> str:
     write_config(folder, steps)
     whole, start = folder / "unbroken", time.monotonic()
     how = answer(Run(["train", str(folder / "config.yaml"), "--run_dir", str(whole)]))
-    print(f"unbroken: {how}, {time.monotonic() - start:.0f} s", flush=True)
+    say(f"unbroken: {how}, {time.monotonic() - start:.0f} s")
     with disk(folder / "disk") as mounted:
         if not mounted:
-            print("mounting is not permitted here: files are limited in size, in place of a full disk", flush=True)
+            say("mounting is not permitted here: files are limited in size, in place of a full disk")
         broken = Soak(folder, steps, mounted, rng)
         try:
             kinds = ("signal", "loading", "call", "full", "damage")
             for number, at_step in enumerate(sorted(rng.choices(range(steps), k=events))):
                 broken.event(kinds[number % len(kinds)], at_step)
             how = broken.finish()
-            print(f"step {logged(broken.run_dir):3}  nothing  ->  {how}", flush=True)
+            say(f"step {logged(broken.run_dir):3}  nothing  ->  {how}")
             places = differing(read(broken.run_dir), read(whole))
             if how != "finished" or places:
                 raise SoakError(f"other numbers than those of the unbroken run: {', '.join(places)[:300]}")
@@ -189,19 +202,20 @@ def soak(folder: Path, steps: int, events: int, rng: random.Random) -> str:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that its disk goes away
     parser = argparse.ArgumentParser(prog="make soak")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--events", type=int, default=30)
+    parser.add_argument("--events", type=int, default=25)
     given = parser.parse_args()
     folder, start = Path(tempfile.mkdtemp(prefix="clipo-soak-")), time.monotonic()
     try:
         closing = soak(folder, given.steps, given.events, random.Random(given.seed))
     except SoakError as error:
-        print(f"soak: FAILED with seed {given.seed}, see {folder}: {error}", flush=True)
+        say(f"soak: FAILED with seed {given.seed}, see {folder}: {error}")
         return 1
     shutil.rmtree(folder)
-    print(f"soak: {closing}; seed {given.seed}, {time.monotonic() - start:.0f} s", flush=True)
+    say(f"soak: {closing}; seed {given.seed}, {time.monotonic() - start:.0f} s")
     return 0
 
 

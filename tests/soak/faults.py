@@ -4,10 +4,11 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 BALLAST = "ballast"
+_PAGE = 4096
 
 
 @contextmanager
@@ -24,11 +25,11 @@ def disk(folder: Path, megabytes: int = 64) -> Iterator[bool]:
 
 
 def fill(folder: Path, left: int) -> None:
-    """Leaves that many bytes, to a page, of a disk."""
-    with (folder / BALLAST).open("wb") as file:
-        size = shutil.disk_usage(folder).free - left
-        for _ in range(size // 2**12):
-            file.write(bytes(2**12))
+    """Leaves that many bytes of a disk, to a page."""
+    size = shutil.disk_usage(folder).free - left
+    with suppress(OSError), (folder / BALLAST).open("ab", buffering=0) as file:  # others write to it too
+        for _ in range(size // _PAGE):
+            file.write(bytes(_PAGE))
 
 
 def damage(checkpoint: Path, rng: random.Random) -> tuple[str, Path]:

@@ -13,14 +13,18 @@ from typing import Any
 
 import kill_at
 
-PATIENCE = 120.0
-"""Seconds after which a run that was told to end, or has nothing left to do, hangs."""
+PATIENCE, LONGEST = 120.0, 1800.0
+"""Seconds after which a run that was told to end hangs, and one that was not."""
 
 _NOTICE = re.compile(r"resume: no checkpoint in '.*' yet: the run begins")
 _STOPPED = re.compile(
     r"clipo train: stopped( after step \d+, (there is no checkpoint yet|the last checkpoint is '.*'))?; "
     r"to go on: clipo train .* --resume"
 )
+
+
+def say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
 
 
 class SoakError(Exception):
@@ -38,17 +42,18 @@ class Run:
     """
 
     def __init__(self, arguments: Sequence[str], *, cold: bool = False, largest: int | None = None, **order: Any):
-        self.error = tempfile.TemporaryFile("w+")
+        self.error = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if largest is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
             if cold:
                 os.dup2(os.open(os.devnull, os.O_RDWR), 1)
                 os.dup2(self.error.fileno(), 2)
-                os.execv(sys.executable, [sys.executable, "-m", "clipo_train.cli", *arguments])
+                os.execv(sys.executable, [sys.executable, "-m", "clipo_train.cli", *arguments])  # noqa: S606
             os._exit(kill_at.run({"arguments": list(arguments), **order}, self.error.fileno()))
         while not self.ended() and os.getsid(self.pid) != self.pid:
             time.sleep(0.001)
@@ -62,9 +67,9 @@ class Run:
             self.status = os.waitstatus_to_exitcode(status) if pid else None
         return self.status is not None
 
-    def lines(self) -> list[str]:
+    def lines(self, patience: float) -> list[str]:
         """What it has written to standard error, but for notices, once it has ended with all its processes."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not (self.ended() and not _alive(self.pid)):
             if time.monotonic() > deadline:
                 os.killpg(self.pid, signal.SIGKILL)
@@ -86,7 +91,8 @@ def answer(run: Run, *, killed: bool = False, asked: int = 0, refusal: str | Non
     Raises:
         SoakError: It has ended in another way.
     """
-    lines = [line for line in run.lines() if not (killed and "resource_tracker" in line)]  # Python's, which tidies up
+    lines = run.lines(PATIENCE if killed or asked else LONGEST)
+    lines = [line for line in lines if not (killed and "resource_tracker" in line)]  # Python's, which tidies up
     match run.status, lines:
         case 0, []:
             return "finished"
