@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-kernels test-peers test-trl test-verl test-openrlhf test-vllm test-torch test-site lint types docs serve-docs bench bench-peers snapshot clean help
+.PHONY: demo demo-words test test-deep test-kernels test-peers test-trl test-verl test-openrlhf test-vllm test-torch test-site soak lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,11 @@ test-torch: .venv-torch-$(TORCH)/installed  ## clipo_ops with another torch: mak
 
 test-site: .venv/installed  ## Every page of the docs in a real browser; needs Debian's chromium and chromium-driver.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/site
+
+SEED ?= 0
+
+soak: .venv/installed  ## 500 steps under kills, full disks, damaged checkpoints, hostile completions; minutes. SEED=1.
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/soak --seed $(SEED)
 
 lint: .venv/installed  ## ruff: lint and format.
 	$(BIN)/ruff check .

@@ -105,10 +105,10 @@ def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position
     if accelerator.is_main_process:
         with whole_folder(config.run_dir / "checkpoints" / f"step-{position.step:08d}") as folder:
             _write_policy(folder / "policy", learner, weights)
-            torch.save({"optimizer": optimizer, "schedule": learner.scheduler.state_dict()}, folder / "optimizer.pt")
+            _write({"optimizer": optimizer, "schedule": learner.scheduler.state_dict()}, folder / "optimizer.pt")
             if head is not None:
-                torch.save(head.state_dict(), folder / "head.pt")
-            torch.save(states, folder / "random.pt")
+                _write(head.state_dict(), folder / "head.pt")
+            _write(states, folder / "random.pt")
             (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
             facts = position._asdict() | {"processes": len(states), "model": _signature(learner.policy)}
             facts["fingerprints"] = dict(fingerprints)
@@ -253,8 +253,14 @@ def _readable(checkpoint: Path, field: str = "resume") -> Iterator[None]:
         ) from error
 
 
+def _write(value: Any, path: Path) -> None:
+    """By `torch.save`, which says that the disk is full when Python has opened the file, and nothing of use if not."""
+    with path.open("wb") as file:
+        torch.save(value, file)
+
+
 def _read(path: Path) -> Any:
-    """What `torch.save` has written. `mmap` refuses its older formats, and reads no more than is used."""
+    """What `_write` has written. `mmap` refuses its older formats, and reads no more than is used."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 

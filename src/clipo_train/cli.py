@@ -10,13 +10,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from clipo_train.errors import ConfigError, parser_error, printable, shortened
-from clipo_train.stopping import Stopped
+from clipo_train.stopping import leave_quietly, raised_signals
 
 _USAGE = """\
 usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
@@ -51,14 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # show what the terminal's encoding lacks as escapes
             stream.reconfigure(errors="backslashreplace")
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
-    if name in ("", "-h", "--help") or rest[:1] in (["-h"], ["--help"]):
-        (sys.stdout if name else sys.stderr).write(_USAGE + "\n")
-        return 0 if name else 2
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with raised_signals():
+        status = _status(*(list(sys.argv[1:] if arguments is None else arguments) or [""]))
+    if arguments is None and status > 2:
+        leave_quietly()
+    return status
+
+
+def _status(name: str, *arguments: str) -> int:
+    """Runs a command and returns the exit status; whatever ends the command is told in one line."""
     try:
-        _run(name, rest)
+        _run(name, arguments)
         sys.stdout.flush()
+        return 0 if name else 2
     except ConfigError as error:
         return _end(name, str(error))
     except BrokenPipeError:  # whoever read our output has enough
@@ -69,16 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _end(name, f"memory: expected enough of it, got too little: {error}".removesuffix(": "))
     except KeyboardInterrupt as stop:
-        how = f"; to go on: {_resume_command(rest)}" if name == "train" and isinstance(stop, Stopped) else ""
+        leave_quietly()
+        how = _how_to_go_on(arguments) if name == "train" else ""
         return _end(name, f"{str(stop) or 'stopped'}{how}", 128 + getattr(stop, "number", signal.SIGINT))
-    return 0
 
 
 def _end(name: str, message: str, status: int = _BAD_INPUT) -> int:
     """Prints one line."""
     message = printable(message)
     message = shortened(message, _LONGEST) if status == _BAD_INPUT else message  # how to go on is to be copied whole
-    sys.stderr.write(f"clipo {shortened(printable(name))}: {message}\n")
+    with suppress(OSError):  # there may be no room for it
+        sys.stderr.write(f"clipo {shortened(printable(name))}: {message}\n")
     return status
 
 
@@ -86,18 +94,21 @@ def _os_error(error: OSError) -> str:
     """What the operating system refused, and where."""
     if error.errno is None or error.strerror is None:  # a library's own, such as a model that the hub lacks
         return f"files: expected to be read and written, got {type(error).__name__}: {' '.join(str(error).split())}"
-    where = shortened(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "files"
+    where = shortened(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "output"
     return f"{where}: expected to be read and written, got {error.strerror}"
 
 
-def _resume_command(arguments: Sequence[str]) -> str:
-    """The same command, with its run's folder, and `--resume`."""
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    """The same command, with its run's folder, and `--resume`; nothing where its configuration cannot be loaded."""
     from clipo_train.config.files import load_config
 
     command = [argument for argument in arguments if argument not in ("--resume", "--no-resume")]
     if not any(argument.partition("=")[0] == "--run_dir" for argument in command):
-        command += ["--run_dir", str(load_config(Path(arguments[0]), arguments[1:]).run_dir)]
-    return shlex.join(["clipo", "train", *command, "--resume"])
+        try:
+            command += ["--run_dir", str(load_config(Path(arguments[0]), arguments[1:]).run_dir)]
+        except (ConfigError, OSError):
+            return ""
+    return f"; to go on: {shlex.join(['clipo', 'train', *command, '--resume'])}"
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:
@@ -109,6 +120,9 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         "export": (_export, "run: expected RUN"),
         "verify-data": (_verify_data, "data: expected SOURCE"),
     }
+    if name in ("", "-h", "--help") or arguments[:1] in (("-h",), ("--help",)):
+        (sys.stdout if name else sys.stderr).write(_USAGE + "\n")
+        return
     if name not in commands:
         raise ConfigError(f"command: expected one of {', '.join(commands)}, got {name!r}; see clipo --help")
     command, wanted = commands[name]

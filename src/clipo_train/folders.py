@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipo_train.errors import ConfigError, shortened
+from clipo_train.whole_file import disk_errors
 
 LOCK, BEGUN = ".lock", ".begun"
 """In a run's folder: its lock, and, until it has a checkpoint, that it is a run's and has none yet to lose."""
@@ -78,14 +79,19 @@ def check_can_create(folder: Path, field: str) -> None:
 
 @contextmanager
 def whole_folder(final: Path) -> Iterator[Path]:
-    """A folder to fill in the block, which gets its name, and replaces an older one, when all of it is on the disk."""
+    """A folder to fill in the block, which gets its name, and replaces an older one, when all of it is on the disk.
+
+    Raises:
+        OSError: The disk is full, or cannot be written; nothing of the new folder is left.
+    """
     unfinished, dropped = (final.with_name(f"{beginning}{final.name}") for beginning in _HIDDEN)
     remove(unfinished)
     remove(dropped)
     unfinished.mkdir(parents=True)
     try:
-        yield unfinished
-        _flush(*unfinished.rglob("*"), unfinished)
+        with disk_errors(final):
+            yield unfinished
+            _flush(*unfinished.rglob("*"), unfinished)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

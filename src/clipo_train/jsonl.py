@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clipo_train.whole_file import disk_errors
+
 _MAX_DIGITS = 4300
 """Python refuses to convert longer integers from and to text."""
 
@@ -28,11 +30,8 @@ def append(path: Path, rows: Iterable[Any]) -> None:
     Raises:
         OSError: It cannot be written, or the disk is full; names the file.
     """
-    try:
-        with path.open("a", encoding="utf-8", newline="") as file:
-            file.writelines(map(dumps, rows))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    with disk_errors(path), path.open("a", encoding="utf-8", newline="") as file:
+        file.writelines(map(dumps, rows))
 
 
 def read_lines(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, str]]:

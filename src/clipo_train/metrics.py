@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from clipo_train import jsonl
 from clipo_train.errors import ConfigError
+from clipo_train.whole_file import write_whole
 
 
 class Stopwatch:
@@ -99,9 +100,7 @@ class MetricsLog:
                 raise ConfigError(f"run_dir: expected a file or nothing, got {str(path)!r}")
             if path.exists():
                 kept = [line for _, line in jsonl.read_lines(path, errors="replace") if _step_of(line) <= step]
-                unfinished = path.with_suffix(".unfinished")
-                unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8", newline="")
-                unfinished.replace(path)
+                write_whole(path, "".join(f"{line}\n" for line in kept))
         return self._last_step()
 
     def _last_step(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clipo_train.errors import ConfigError
 from clipo_train.folders import LOCK
+from clipo_train.whole_file import disk_errors
 
 _log = logging.getLogger(__name__)
 
@@ -45,5 +46,6 @@ def _lock(descriptor: int, run_dir: Path) -> None:
     except (ImportError, OSError) as error:
         _log.warning("run_dir: expected a file system with locks, got %r (%s): it is used without", str(run_dir), error)
     else:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with disk_errors(run_dir / LOCK):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +37,24 @@ OURS = HERE | IN_WORKER
 
 _KEPT = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT")
 _KEPT_PREFIXES = ("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "HF_HUB_OFFLINE", "TOKENIZERS_", "JAXTYPING_")
+TRAINERS_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""They ask the trainer to stop after its step; workers, which they may reach too, go on until the trainer ends them."""
 _PR_SET_PDEATHSIG = 1
 _IMPORTS = {"math": "math_verify", "reasoning_gym": "reasoning_gym"}
 _LARGEST = 1e15
 """Largest absolute reward: its square, summed over a batch, is finite in float32."""
+
+
+class _Process(SpawnProcess):
+    """Ends at once, as `TRAINERS_SIGNALS` do not end it."""
+
+    terminate = SpawnProcess.kill
+
+
+class WorkerContext(SpawnContext):
+    """Makes workers; by spawn, since a fork would copy torch's threads in whatever state."""
+
+    Process = _Process
 
 
 class Failure(NamedTuple):
@@ -144,7 +159,9 @@ def prepare(names: Iterable[str], memory: float, passed: Iterable[str], trainer:
         passed: Names of environment variables to keep, besides harmless ones.
         trainer: Process id of the trainer, with which the worker ends.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the trainer's to handle
+    for number in TRAINERS_SIGNALS:
+        signal.signal(number, lambda *_: None)  # unlike SIG_IGN, not for a verifier's own processes
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TRAINERS_SIGNALS)
     _end_with(trainer)
     kept = {name: os.environ[name] for name in passed if name in os.environ}
     kept |= {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}

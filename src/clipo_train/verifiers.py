@@ -18,15 +18,16 @@ verdict, ends the run: the mistake is in the verifier.
 
 import functools
 import logging
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from clipo_train.errors import ConfigError, shortened
+from clipo_train.stopping import blocked_signals
 from clipo_train.types import Example, Verdict
-from clipo_train.verifier_worker import HERE, OURS, Failure, find, judge, prepare
+from clipo_train.verifier_worker import HERE, OURS, TRAINERS_SIGNALS, Failure, WorkerContext, find, judge, prepare
 
 SOURCES = {
     "arithmetic:": "arithmetic",
@@ -144,15 +145,15 @@ class VerifierPool:
         if not names <= self._prepared:
             self.close()
             self._prepared = self._prepared | names
+        if self._pool is not None and not self._pool.active:  # all were killed while they had nothing to do
+            self.close()
         if self._pool is None:
             from pebble import ProcessPool
 
-            self._pool = ProcessPool(
-                self.workers,
-                context=multiprocessing.get_context("spawn"),  # a fork would copy torch's threads in whatever state
-                initializer=prepare,
-                initargs=(self._prepared, self.memory, self.env, os.getpid()),
-            )
+            settings = (self._prepared, self.memory, self.env, os.getpid())
+            self._pool = ProcessPool(self.workers, context=WorkerContext(), initializer=prepare, initargs=settings)
+            with blocked_signals(*TRAINERS_SIGNALS):
+                assert self._pool.active  # noqa: S101 - which starts it
         return self._pool
 
     def _verdict(
@@ -167,6 +168,8 @@ class VerifierPool:
             return self._late(f"none {case}")
         except ProcessExpired:
             return self._late(f"the worker's death {case}")
+        except BrokenProcessPool:
+            raise VerifierError(f"data.verifier: expected worker processes, got the death of all {case}") from None
         if isinstance(value, Verdict):
             return value
         if not value.counts_as_incorrect:

@@ -109,7 +109,7 @@ def test_a_verifier_that_hangs_does_not_end_the_run(
         (
             OSError(errno.ENOSPC, "No space left on device"),
             2,
-            "files: expected to be read and written, got No space left",
+            "output: expected to be read and written, got No space left",
         ),
         (OSError(errno.EROFS, "Read-only", "a/b"), 2, "a/b: expected to be read and written, got Read-only"),
         (

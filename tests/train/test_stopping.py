@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from clipo_train import stopping
 from clipo_train.cli import main
 from clipo_train.config.files import load_config
 from clipo_train.report import load_metrics
@@ -97,6 +98,7 @@ def test_a_second_one_stops_a_run_at_once(
     config: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = config.with_name("run")
+    monkeypatch.setattr(stopping, "_PASSED_ON", -1.0)
     with monkeypatch.context() as patch:
         send_at(patch, "clipo_train.learner:Learner._accumulate", 6, signal.SIGTERM, signal.SIGINT)
         assert main(["train", str(config), "--run_dir", str(run)]) == 130
@@ -105,6 +107,29 @@ def test_a_second_one_stops_a_run_at_once(
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000002"]
     assert main(["train", str(config), "--run_dir", str(run), "--resume"]) == 0
     assert_same(run, unbroken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_that_comes_twice_is_one(
+    number: signal.Signals, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    send_at(monkeypatch, "clipo_train.learner:Learner._accumulate", 6, number, number)
+    assert main(["train", str(config)]) == 128 + number
+    assert "stopped after step" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_still_loads_ends_in_one_line(
+    number: signal.Signals, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    send_at(monkeypatch, "clipo_train.trainer:Trainer._load_model", 1, number, number)
+    assert main(["train", str(config)]) == 128 + number
+    run = config.with_name("run")
+    command = f"clipo train {config} --run_dir {run} --resume"
+    assert capsys.readouterr().err == f"clipo train: stopped; to go on: {command}\n"
+    assert not run.exists()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_other_commands_end_in_one_line(

@@ -1,6 +1,7 @@
 """Verifiers: what they accept, and that a bad one ends in one line."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,22 @@ def test_a_worker_that_dies_costs_a_reward(caplog: pytest.LogCaptureFixture) -> 
     verdicts = judge(f"{USERS}:dies_on_8", Example("?", "7", "mine"), "8", "7")
     assert verdicts == [Verdict(False, 0.0, timed_out=True), Verdict(True, 1.0)]
     assert "got the worker's death from 'verifier_functions:dies_on_8' on '8'" in caplog.text
+
+
+def test_a_signal_to_all_processes_leaves_the_verdicts_as_they_are() -> None:
+    for verdict in judge(f"{USERS}:signalled", Example("?", "7", "mine"), "7", "8"):
+        assert verdict.success
+        assert str(verdict.answer).startswith("-15 ")
+
+
+def test_workers_killed_between_two_calls_are_replaced() -> None:
+    with load_verifier(f"{USERS}:signalled", timeout=30, workers=1) as pool:
+        for _ in range(2):
+            (verdict,) = pool.verify([Example("?", "7", "mine")], ["7"])
+            assert verdict.success
+            pid = int(str(verdict.answer).split()[1])
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(1)
 
 
 def test_an_expression_that_math_verify_cannot_finish_is_incorrect() -> None:

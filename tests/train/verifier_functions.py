@@ -1,6 +1,8 @@
 """Verifiers of a user's, good and bad."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -45,6 +47,15 @@ def dies_on_8(example: Example, completion: str) -> bool:
     if completion == "8":
         os._exit(1)
     return completion == example.answer
+
+
+def signalled(example: Example, completion: str) -> Verdict:
+    """Gets the signals that a terminal or a scheduler sends to all processes; a process of its own would heed them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    ended = subprocess.run([sys.executable, "-c", script], check=False)
+    return Verdict(True, 1.0, answer=f"{ended.returncode} {os.getpid()}")
 
 
 def exits(example: Example, completion: str) -> bool:

@@ -7,12 +7,10 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +24,11 @@ from clipo_train.folders import check_can_create
 from clipo_train.metrics import progress_bar
 from clipo_train.report import load_metrics
 from clipo_train.report.runs import Metrics, read_lines
+from clipo_train.stopping import blocked_signals
 from clipo_train.study.config import START, Run, StudyConfig, model_path, plan_run, start_run
 from clipo_train.study.folders import check_folders, clear_folder
 from clipo_train.testbed.warm_start import is_test_bed
-from clipo_train.whole_file import write_whole
+from clipo_train.whole_file import disk_errors, write_whole
 
 RESULTS, MACHINE = "results.jsonl", "machine.json"
 
@@ -101,7 +100,7 @@ def _run_all(runs: Sequence[Run], study: StudyConfig, have: set[tuple[str, int]]
     done = read_results(study.output)
     pool: Any = ProcessPool(study.workers, context=multiprocessing.get_context("spawn"), initializer=_prepare)
     try:
-        with _interrupts_blocked():
+        with blocked_signals(signal.SIGINT):  # which the study alone handles
             futures: dict[Any, Run] = {pool.schedule(run_one, args=[run, study.measures]): run for run in runs}
         for future in as_completed(futures):
             run = futures[future]
@@ -183,8 +182,10 @@ def _save_first_policy(run: Run) -> None:
         from clipo_train.policy import load_policy
 
         model, tokenizer = load_policy(run.config.model, seed=run.seed)
-        model.save_pretrained(model_path(run))
-        tokenizer.save_pretrained(model_path(run))
+        folder = Path(model_path(run))
+        with disk_errors(folder):
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
 
 
 def _check_settings(study: StudyConfig, results: Sequence[Result]) -> None:
@@ -212,17 +213,6 @@ def _check_measured(study: StudyConfig, results: Sequence[Result]) -> None:
                 if name not in measured:
                     raise ConfigError(f"primary: expected measures that an arm has, got {name!r}, which none has")
             return
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Threads and processes that start in the block never see ctrl-C, which the study alone handles."""
-    resource_tracker.ensure_running()  # which unblocks them
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def _prepare() -> None:
