@@ -86,8 +86,8 @@ def vespo_surrogate(
 
     Args:
         logprobs: $\log \pi$.
-        log_ratio: $d$, as from `log_ratio`; a constant, clamped to +-80. Taken to the rollout engine's
-            log-probabilities it corrects for the engine too.
+        log_ratio: $d$, as from `log_ratio`; a constant. Taken to the rollout engine's log-probabilities it corrects for
+            the engine too.
         advantages: $A$.
         mask: $m$.
         k_positive: $k$ where $A \ge 0$, at least 0: the higher, the less a response of low ratio counts.
@@ -117,10 +117,10 @@ def vespo_surrogate(
     require(lambda_positive > 0, "lambda_positive", "a number above 0", lambda_positive)
     require(k_negative >= 0, "k_negative", "a number of at least 0", k_negative)
     require(lambda_negative > 0, "lambda_negative", "a number above 0", lambda_negative)
-    d = bounded(log_ratio.detach())
+    log_w = sequence_sum(log_ratio.detach(), mask)
     if importance_weights is not None:
-        d = d + bounded(importance_weights.detach().log())
-    log_w = bounded(sequence_sum(d, mask)).unsqueeze(1)
+        log_w = log_w + sequence_sum(bounded(importance_weights.detach().log()), mask)
+    log_w = bounded(log_w).unsqueeze(1)
     w, advantage = log_w.exp(), per_token(advantages, log_w)
     k, lam = by_sign(advantage, k_positive, k_negative), by_sign(advantage, lambda_positive, lambda_negative)
     phi = bounded(k * log_w + lam * (1 - w)).exp()
@@ -145,7 +145,7 @@ def topr_surrogate(
 
     Args:
         logprobs: $\log \pi$.
-        log_ratio: $d$, as from `log_ratio`; a constant, clamped to +-80.
+        log_ratio: $d$, as from `log_ratio`; a constant.
         advantages: $A$; in the paper the reward, +1 or -1, less a constant baseline.
         mask: $m$.
 
@@ -163,7 +163,7 @@ def topr_surrogate(
         tensor([[ 1.0000,  1.0000],
                 [-0.3679, -0.3679]])
     """
-    log_w = bounded(sequence_sum(bounded(log_ratio.detach()), mask)).unsqueeze(1)
+    log_w = bounded(sequence_sum(log_ratio.detach(), mask)).unsqueeze(1)
     w, advantage = log_w.exp(), per_token(advantages, log_w)
     alpha = torch.where(advantage < 0, w.clamp(max=1), 1)
     loss = -alpha * advantage * at_least_float32(logprobs)
