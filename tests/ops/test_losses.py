@@ -147,3 +147,11 @@ def test_clipo_rewards_agree_with_the_oracle(batch: Batch) -> None:
     outcome = batch.success.double()
     expected = oracles.clipo_rewards(outcome, *batch, temperature=0.2)
     assert_same(clipo_rewards(outcome, *batch, objective=supcon_out, temperature=0.2), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [name for name, mode in MODES.items() if mode.startswith("seq-mean")])
+def test_a_rollout_without_a_token_does_not_count_in_the_denominator(name: str) -> None:
+    """As in verl; TRL divides by all rollouts."""
+    mask = torch.tensor([[True, True], [False, False]])
+    batch = Tokens(-torch.ones(2, 2), -torch.ones(2, 2), torch.ones(2), mask)
+    assert_same(loss(name, batch), loss(name, Tokens(*(x[:1] for x in batch))))
