@@ -157,6 +157,15 @@ def test_fipo_looks_ahead_and_not_back() -> None:
     assert_same(loss, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("length", [63, 64, 65, 200])
+def test_fipo_looks_over_the_ends_of_its_blocks(length: int) -> None:
+    """The sum is taken in blocks of 64 tokens."""
+    batch = Tokens(-noise(0, 1, length).abs(), torch.empty(0), noise(1, 1), noise(2, 1, length) > -1)
+    batch = batch._replace(old_logprobs=batch.logprobs - noise(3, 1, length) / 20)
+    options = {"weight_low": 0.0, "weight_high": 1e9, "half_life": 50.0}
+    assert_same(call("fipo_surrogate", batch, **options).loss, oracle("fipo_surrogate", batch, **options))
+
+
 @given(tokens())
 def test_what_a_response_is_padded_with_changes_none_of_them(batch: Tokens) -> None:
     for name in ("fipo_surrogate", "topr_surrogate", "dro_surrogate", "vespo_surrogate"):

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from clipo_ops._importance.ratios import log_ratio
 from clipo_ops._masking import aggregate
+from clipo_ops._numerics import at_least_float32
 from clipo_ops._surrogates.weighted import cispo_surrogate, dis_surrogate, policy_gradient_surrogate
 from clipo_ops._typing import shaped
 
@@ -30,7 +31,7 @@ def gpg_loss(
         denominator: $D$; counted over this batch when None.
 
     Returns:
-        The loss, a scalar of the log-probabilities' dtype.
+        The loss, a scalar; float32 for half precision.
 
     Source:
         GPG (arXiv 2504.02546), reduction as in verl.
@@ -40,7 +41,8 @@ def gpg_loss(
         >>> gpg_loss(logprobs, torch.tensor([1.0]), mask)
         tensor(1.5000)
     """
-    return aggregate(policy_gradient_surrogate(logprobs, advantages).loss, mask, denominator=denominator)
+    loss = policy_gradient_surrogate(at_least_float32(logprobs), advantages).loss
+    return aggregate(loss, mask, mode="token-mean", denominator=denominator)
 
 
 @shaped

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._returns import _scan
 from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, per_token, surrogate
 from clipo_ops._typing import require, shaped
 
@@ -123,7 +122,7 @@ def fipo_surrogate(
     require(safe_ratio > 0, "safe_ratio", "a number above 0", safe_ratio)
     d = bounded(log_ratio.detach())
     counted = torch.where(mask & (d.exp() <= dual_clip), d, 0)
-    future = _scan(counted, torch.full_like(counted, 2 ** (-1 / half_life)))
+    future = _discounted_sums(counted, 2 ** (-1 / half_life))
     weight = bounded(future).exp().clamp(weight_low, weight_high)
     advantage = advantages.detach() if advantages.ndim == 2 else advantages.detach().unsqueeze(1)
     weight = torch.where((advantage < 0) & (d.exp() > safe_ratio), weight.clamp(max=1), weight)
@@ -174,3 +173,28 @@ def sapo_surrogate(
     tau = by_sign(advantage, temperature_positive, temperature_negative)
     loss = -4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantage
     return surrogate(loss, ratio, advantages, log_ratio)
+
+
+def _discounted_sums(values: Tensor, discount: float, block: int = 64) -> Tensor:
+    """At each token the sum of its own and all later values, discounted by their distance.
+
+    That is a product with the matrix of discounts, within blocks of tokens and once more over the blocks: a matrix of
+    tokens x tokens would not fit. Double precision is out of autocast's reach.
+    """
+    length = values.shape[1]
+    blocks = -(-length // block)
+    padded = torch.nn.functional.pad(values.double(), (0, blocks * block - length)).unflatten(1, (blocks, block))
+    within = padded @ _discounts(block, discount, values)
+    from_block = within.select(2, 0) @ _discounts(blocks, discount**block, values)
+    from_next = torch.nn.functional.pad(from_block, (0, 1)).narrow(1, 1, blocks).unsqueeze(2)
+    steps = torch.arange(
+        block, 0, -1, device=values.device, dtype=torch.float64
+    )  # to the first token of the next block
+    return (within + from_next * discount**steps).flatten(1).narrow(1, 0, length).to(values.dtype)
+
+
+def _discounts(size: int, discount: float, like: Tensor) -> Tensor:
+    """Entry k, t is what a value at place k counts at place t: nothing if it lies behind."""
+    place = torch.arange(size, device=like.device, dtype=torch.float64)
+    steps = place.unsqueeze(1) - place
+    return torch.where(steps >= 0, discount ** steps.clamp(min=0), 0)
