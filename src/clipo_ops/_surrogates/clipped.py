@@ -190,11 +190,12 @@ def _discounted_sums(values: Tensor, discount: float, block: int = 64) -> Tensor
     steps = torch.arange(
         block, 0, -1, device=values.device, dtype=torch.float64
     )  # to the first token of the next block
-    return (within + from_next * discount**steps).flatten(1).narrow(1, 0, length).to(values.dtype)
+    sums: Tensor = within + from_next * torch.pow(discount, steps)
+    return sums.flatten(1).narrow(1, 0, length).to(values.dtype)
 
 
 def _discounts(size: int, discount: float, like: Tensor) -> Tensor:
     """Entry k, t is what a value at place k counts at place t: nothing if it lies behind."""
     place = torch.arange(size, device=like.device, dtype=torch.float64)
     steps = place.unsqueeze(1) - place
-    return torch.where(steps >= 0, discount ** steps.clamp(min=0), 0)
+    return torch.where(steps >= 0, torch.pow(discount, steps.clamp(min=0)), 0)
