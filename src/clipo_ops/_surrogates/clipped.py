@@ -1,12 +1,10 @@
 """Surrogates of the ratio itself, which a clip or a gate bounds."""
 
-import math
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, per_token, surrogate
+from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, known, per_token, surrogate
 from clipo_ops._typing import require, shaped
 
 
@@ -57,13 +55,14 @@ def clipped_surrogate(
     require(epsilon_high >= 0, "epsilon_high", "a number of at least 0", epsilon_high)
     require(dual_clip is None or dual_clip > 1, "dual_clip", "a number above 1 or None", dual_clip)
     require(delta is None or delta > 1, "delta", "a number above 1 or None", delta)
-    ratio = bounded(log_ratio).exp()
-    advantage = per_token(advantages, ratio)
-    free, clip = ratio.clamp(max=delta or math.inf), ratio.clamp(1 - epsilon_low, 1 + epsilon_high)
-    loss = torch.maximum(-free * advantage, -clip * advantage)
+    d = bounded(log_ratio)
+    advantage = per_token(advantages, d)
+    ratio = known(d, advantage).exp()
+    free, clip = ratio if delta is None else ratio.clamp(max=delta), ratio.clamp(1 - epsilon_low, 1 + epsilon_high)
+    loss = torch.maximum(free * -advantage, clip * -advantage)
     if dual_clip is not None:
-        loss = torch.where(advantage < 0, torch.minimum(loss, -dual_clip * advantage), loss)
-    return surrogate(loss, ratio, advantages, log_ratio, clipped=loss != -ratio * advantage)
+        loss = torch.where(advantage < 0, torch.minimum(loss, dual_clip * -advantage), loss)
+    return surrogate(loss, ratio, log_ratio.dtype, clipped=loss != ratio * -advantage)
 
 
 @shaped
@@ -168,11 +167,12 @@ def sapo_surrogate(
     """
     require(temperature_positive > 0, "temperature_positive", "a number above 0", temperature_positive)
     require(temperature_negative > 0, "temperature_negative", "a number above 0", temperature_negative)
-    ratio = bounded(log_ratio).exp()
-    advantage = per_token(advantages, ratio)
+    d = bounded(log_ratio)
+    advantage = per_token(advantages, d)
+    ratio = known(d, advantage).exp()
     tau = by_sign(advantage, temperature_positive, temperature_negative)
-    loss = -4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantage
-    return surrogate(loss, ratio, advantages, log_ratio)
+    loss = torch.sigmoid(tau * (ratio - 1)) * (-4 / tau * advantage)
+    return surrogate(loss, ratio, log_ratio.dtype)
 
 
 def _discounted_sums(values: Tensor, discount: float, block: int = 64) -> Tensor:

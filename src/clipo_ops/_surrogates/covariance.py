@@ -7,7 +7,7 @@ from torch import Tensor
 from clipo_ops._masking import sequence_sum
 from clipo_ops._numerics import at_least_float32
 from clipo_ops._surrogates.clipped import clipped_surrogate
-from clipo_ops._surrogates.result import Surrogate, bounded, per_token, surrogate
+from clipo_ops._surrogates.result import Surrogate, bounded, known, per_token, surrogate
 from clipo_ops._typing import require, shaped
 
 
@@ -113,9 +113,12 @@ def kl_cov_surrogate(
     require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     require(kl_weight >= 0, "kl_weight", "a number of at least 0", kl_weight)
     d = bounded(log_ratio)
+    advantage = per_token(advantages, d)
+    d = known(d, advantage)
+    ratio = d.exp()
     top = mask & _largest(_covariance(logprobs, advantages, mask), _count(mask, fraction))
-    loss = -d.exp() * per_token(advantages, d) + torch.where(top, kl_weight * d.abs(), 0)
-    return surrogate(loss, d.exp(), advantages, log_ratio)
+    loss = ratio * -advantage + torch.where(top, kl_weight * d.abs(), 0)
+    return surrogate(loss, ratio, log_ratio.dtype)
 
 
 def _covariance(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ def _covariance(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
         return values - sequence_sum(values, mask).sum() / count
 
     logprobs = at_least_float32(logprobs.detach())
-    advantage = per_token(advantages, logprobs).expand_as(logprobs)
+    advantage = per_token(advantages, logprobs).nan_to_num(0).expand_as(logprobs)
     return torch.where(mask, centered(advantage) * centered(logprobs), -torch.inf)
 
 

@@ -24,32 +24,36 @@ class Surrogate(NamedTuple):
     clipped: Bool[Tensor, "rollouts tokens"]
 
 
-def surrogate(
-    loss: Tensor, ratio: Tensor, advantages: Tensor, log_ratio: Tensor, *, clipped: Tensor | None = None
-) -> Surrogate:
-    """The result in the log-ratio's dtype; nothing is clipped unless given.
-
-    The loss is NaN where a log-ratio is NaN or an advantage not finite. `bounded` and `per_token` have put 0 there, so
-    that the NaN shows in the value and reaches no gradient.
-    """
-    finite = advantages.isfinite()
-    defined = (finite.unsqueeze(1) if finite.ndim == 1 else finite) & log_ratio.isnan().logical_not()
-    loss = rounded(torch.where(defined, loss, torch.nan), log_ratio.dtype)
+def surrogate(loss: Tensor, ratio: Tensor, dtype: torch.dtype, *, clipped: Tensor | None = None) -> Surrogate:
+    """The result, in the log-ratio's dtype; nothing is clipped unless given."""
     if clipped is None:
-        clipped = torch.zeros_like(loss, dtype=torch.bool)
-    return Surrogate(loss, rounded(ratio.detach(), log_ratio.dtype), clipped)
+        clipped = torch.zeros((), dtype=torch.bool, device=loss.device).expand_as(loss)
+    return Surrogate(rounded(loss, dtype), rounded(ratio.detach(), dtype), clipped)
 
 
 def bounded(log_ratio: Tensor) -> Tensor:
-    """A log-ratio in at least float32 whose exponential is finite; 0, without a gradient, where it is NaN."""
-    values = at_least_float32(log_ratio)
-    return torch.where(values.isnan(), 0, values).clamp(-EXP_LIMIT, EXP_LIMIT)
+    """A log-ratio in at least float32 whose exponential is finite; NaN stays NaN, and has no gradient."""
+    return at_least_float32(log_ratio).clamp(-EXP_LIMIT, EXP_LIMIT)
 
 
 def per_token(advantages: Tensor, like: Tensor) -> Tensor:
-    """Advantages as constants, one per token or one column for all tokens; 0 where they are not finite."""
-    constant = advantages.detach().to(like.dtype).nan_to_num(0, 0, 0)
+    """Advantages as constants, one per token or one column for all tokens; NaN where they are not finite."""
+    constant = advantages.detach().to(like.dtype)
+    constant = torch.where(constant.isfinite(), constant, torch.nan)
     return constant.unsqueeze(1) if constant.ndim == 1 else constant
+
+
+def known(values: Tensor, factor: Tensor) -> Tensor:
+    """Values without a gradient where the factor that they are multiplied by is NaN.
+
+    A token under a mask has gradient 0, but 0 times NaN is NaN.
+    """
+    return torch.where(factor.isnan(), values.detach(), values)
+
+
+def weighted(logprobs: Tensor, weight: Tensor) -> Tensor:
+    """Weights, which are constants, times log-probabilities in at least float32."""
+    return weight * known(at_least_float32(logprobs), weight)
 
 
 def by_sign(advantage: Tensor, positive: float, negative: float) -> Tensor:

@@ -7,8 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops._masking import sequence_mean, sequence_sum
-from clipo_ops._numerics import at_least_float32
-from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, per_token, surrogate
+from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, known, per_token, surrogate, weighted
 from clipo_ops._typing import require, shaped
 
 
@@ -58,10 +57,11 @@ def geometric_mean_surrogate(
     require(clip_high >= 0, "clip_high", "a number of at least 0", clip_high)
     d = bounded(torch.where(mask, log_ratio, 0))
     advantage = per_token(advantages, d)
+    d = known(d, advantage)
     risen = torch.where(advantage > 0, d.clamp(max=clip_high), d)
     counted = torch.where(advantage < 0, d.clamp(min=-clip_low), risen)
-    ratio = sequence_mean(counted, mask).exp().unsqueeze(1).expand_as(d)
-    return surrogate(-advantage * ratio, ratio, advantages, torch.where(mask, log_ratio, 0), clipped=counted != d)
+    ratio = sequence_mean(counted, mask).exp().unsqueeze(1)
+    return surrogate((-advantage * ratio).expand_as(d), ratio.expand_as(d), log_ratio.dtype, clipped=counted != d)
 
 
 @shaped
@@ -124,8 +124,8 @@ def vespo_surrogate(
     w, advantage = log_w.exp(), per_token(advantages, log_w)
     k, lam = by_sign(advantage, k_positive, k_negative), by_sign(advantage, lambda_positive, lambda_negative)
     phi = bounded(k * log_w + lam * (1 - w)).exp()
-    loss = -phi * advantage * at_least_float32(logprobs)
-    return surrogate(loss, w.expand_as(loss), advantages, torch.where(mask, log_ratio, 0))
+    loss = weighted(logprobs, phi * -advantage)
+    return surrogate(loss, w.expand_as(loss), log_ratio.dtype)
 
 
 @shaped
@@ -165,10 +165,10 @@ def topr_surrogate(
     """
     log_w = bounded(sequence_sum(log_ratio.detach(), mask)).unsqueeze(1)
     w, advantage = log_w.exp(), per_token(advantages, log_w)
-    alpha = torch.where(advantage < 0, w.clamp(max=1), 1)
-    loss = -alpha * advantage * at_least_float32(logprobs)
+    alpha = torch.where(advantage < 0, w, w.clamp(min=1)).clamp(max=1)  # NaN stays NaN
+    loss = weighted(logprobs, alpha * -advantage)
     tapered = ((advantage < 0) & (w > 1)).expand_as(loss)
-    return surrogate(loss, w.expand_as(loss), advantages, torch.where(mask, log_ratio, 0), clipped=tapered)
+    return surrogate(loss, w.expand_as(loss), log_ratio.dtype, clipped=tapered)
 
 
 @shaped
@@ -214,5 +214,5 @@ def dro_surrogate(
     require(tau >= 0, "tau", "a number of at least 0", tau)
     d = bounded(torch.where(mask, log_ratio, 0))
     other = sequence_sum(d, mask).unsqueeze(1) if level == "sequence" else d
-    loss = -per_token(advantages, d) * at_least_float32(logprobs) + tau / 2 * d * other
-    return surrogate(loss, d.exp(), advantages, torch.where(mask, log_ratio, 0))
+    loss = weighted(logprobs, -per_token(advantages, d)) + tau / 2 * d * other
+    return surrogate(loss, d.exp(), log_ratio.dtype)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipo_ops._numerics import at_least_float32
-from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, per_token, surrogate
+from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, per_token, surrogate, weighted
 from clipo_ops._typing import require, shaped
 
 Divergence = Literal["tv", "kl"]
@@ -39,8 +39,8 @@ def policy_gradient_surrogate(
         >>> policy_gradient_surrogate(torch.tensor([[-1.0, -3.0]]), torch.tensor([2.0])).loss
         tensor([[2., 6.]])
     """
-    values = at_least_float32(logprobs)
-    return surrogate(-per_token(advantages, values) * values, torch.ones_like(values), advantages, logprobs)
+    loss = weighted(logprobs, -per_token(advantages, at_least_float32(logprobs)))
+    return surrogate(loss, torch.ones_like(loss), logprobs.dtype)
 
 
 @shaped
@@ -82,8 +82,8 @@ def cispo_surrogate(
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
     ratio = bounded(log_ratio.detach()).exp()
     weight = ratio.clamp(ratio_low, ratio_high)
-    loss = -weight * per_token(advantages, ratio) * at_least_float32(logprobs)
-    return surrogate(loss, ratio, advantages, log_ratio, clipped=weight != ratio)
+    loss = weighted(logprobs, weight * -per_token(advantages, ratio))
+    return surrogate(loss, ratio, log_ratio.dtype, clipped=weight != ratio)
 
 
 @shaped
@@ -128,10 +128,10 @@ def dis_surrogate(
     require(0 < epsilon_low <= 1, "epsilon_low", "a number in (0, 1]", epsilon_low)
     require(epsilon_high > 0, "epsilon_high", "a number above 0", epsilon_high)
     ratio = bounded(log_ratio.detach()).exp()
-    trusted = (ratio > 1 - epsilon_low) & (ratio < 1 + epsilon_high)
-    weight = torch.where(trusted, ratio, 0)
-    loss = -weight * per_token(advantages, ratio) * at_least_float32(logprobs)
-    return surrogate(loss, ratio, advantages, log_ratio, clipped=trusted.logical_not())
+    dropped = (ratio <= 1 - epsilon_low) | (ratio >= 1 + epsilon_high)
+    weight = torch.where(dropped, 0, ratio)
+    loss = weighted(logprobs, weight * -per_token(advantages, ratio))
+    return surrogate(loss, ratio, log_ratio.dtype, clipped=dropped)
 
 
 @shaped
@@ -187,12 +187,13 @@ def dppo_surrogate(
     require(low >= 0, "threshold_low", "a number of at least 0", low)
     require(high >= 0, "threshold_high", "a number of at least 0", high)
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
-    d, new = bounded(log_ratio.detach()), at_least_float32(logprobs)
+    d, new = bounded(log_ratio.detach()), at_least_float32(logprobs.detach())
     advantage = per_token(advantages, d)
-    distance = _binary_divergence(new.detach() - d, new.detach(), divergence)
+    distance = _binary_divergence(new - d, new, divergence)
     dropped = (advantage * d > 0) & (distance > by_sign(advantage, high, low))
-    weight = torch.where(dropped, 0, d.exp().clamp(max=ratio_high))
-    return surrogate(-weight * advantage * new, d.exp(), advantages, log_ratio, clipped=dropped)
+    ratio = d.exp()
+    weight = torch.where(dropped, 0, ratio.clamp(max=ratio_high))
+    return surrogate(weighted(logprobs, weight * -advantage), ratio, log_ratio.dtype, clipped=dropped)
 
 
 def _binary_divergence(old: Tensor, new: Tensor, divergence: str) -> Tensor:
