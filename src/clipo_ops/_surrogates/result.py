@@ -44,11 +44,11 @@ def per_token(advantages: Tensor, like: Tensor) -> Tensor:
 
 
 def known(values: Tensor, factor: Tensor) -> Tensor:
-    """Values without a gradient where the factor that they are multiplied by is NaN.
+    """Values without a gradient where the factor that they are multiplied by is not finite.
 
     A token under a mask has gradient 0, but 0 times NaN is NaN.
     """
-    return torch.where(factor.isnan(), values.detach(), values)
+    return torch.where(factor.isfinite(), values, values.detach())
 
 
 def weighted(logprobs: Tensor, weight: Tensor) -> Tensor:
