@@ -53,16 +53,10 @@ from clipo_ops._importance.weights import masked_importance_weights, truncated_i
 from clipo_ops._logprobs.kl import kl_estimate, unbiased_kl_estimate
 from clipo_ops._logprobs.linear import LinearLogprobs, linear_token_logprobs
 from clipo_ops._logprobs.tokens import token_entropy, token_logprobs
-<<<<<<< HEAD
 from clipo_ops._losses.clipped import dapo_loss, dr_grpo_loss, fipo_loss, grpo_loss, sapo_loss
 from clipo_ops._losses.sequence import dro_loss, gmpo_loss, gspo_loss, luspo_loss, topr_loss, vespo_loss
 from clipo_ops._losses.weighted import cispo_loss, dis_loss, gpg_loss
-from clipo_ops._masking import aggregate, aggregate_denominator, top_entropy_mask, whiten
-=======
-from clipo_ops._losses.sequence import gmpo_loss, gspo_loss, luspo_loss, vespo_loss
-from clipo_ops._losses.token import cispo_loss, dapo_loss, dr_grpo_loss, grpo_loss, sapo_loss
 from clipo_ops._masking import aggregate, aggregate_denominator, group_token_counts, top_entropy_mask, whiten
->>>>>>> main
 from clipo_ops._pooling import (
     center_by_group,
     last_token_pool,
@@ -80,10 +74,6 @@ from clipo_ops._returns import (
 )
 from clipo_ops._rewards.combination import combine_rewards, guarded_rewards, informative_groups, reward_inversions
 from clipo_ops._rewards.contrastive import clipo_rewards, contrastive_reward
-<<<<<<< HEAD
-from clipo_ops._rewards.shaping import overlong_penalty, token_level_rewards
-from clipo_ops._surrogates.clipped import clipped_surrogate, fipo_surrogate, sapo_surrogate
-=======
 from clipo_ops._rewards.shaping import (
     cosine_length_reward,
     overlong_penalty,
@@ -91,8 +81,7 @@ from clipo_ops._rewards.shaping import (
     repetition_penalty,
     token_level_rewards,
 )
-from clipo_ops._surrogates.clipped import clipped_surrogate, sapo_surrogate
->>>>>>> main
+from clipo_ops._surrogates.clipped import clipped_surrogate, fipo_surrogate, sapo_surrogate
 from clipo_ops._surrogates.covariance import clip_cov_surrogate, kl_cov_surrogate
 from clipo_ops._surrogates.result import Surrogate
 from clipo_ops._surrogates.sequence import (
@@ -132,12 +121,9 @@ __all__ = [
     "dapo_loss",
     "decoupled",
     "degenerate_fraction",
-<<<<<<< HEAD
     "dis_loss",
     "dis_surrogate",
-=======
     "divergence_mask",
->>>>>>> main
     "dppo_surrogate",
     "dr_grpo_loss",
     "dro_loss",
