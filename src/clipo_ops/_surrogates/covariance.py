@@ -62,11 +62,11 @@ def clip_cov_surrogate(
     """
     require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     require(covariance_high > covariance_low, "covariance_high", "a number above covariance_low", covariance_high)
+    # A draw belongs to a token, whatever the strides.
+    draw = torch.rand_like(log_ratio, dtype=torch.float32, memory_format=torch.contiguous_format, generator=generator)
     loss, ratio, clipped = clipped_surrogate(log_ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high)
     covariance = _covariance(logprobs, advantages, mask)
     eligible = mask & clipped.logical_not() & (covariance > covariance_low) & (covariance < covariance_high)
-    # A draw belongs to a token, whatever the strides.
-    draw = torch.rand_like(covariance, memory_format=torch.contiguous_format, generator=generator)
     dropped = eligible & _largest(torch.where(eligible, draw, -1), _count(mask, fraction))
     return Surrogate(torch.where(dropped, 0, loss), ratio, clipped | dropped)
 
