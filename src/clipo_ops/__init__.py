@@ -53,8 +53,9 @@ from clipo_ops._importance.weights import masked_importance_weights, truncated_i
 from clipo_ops._logprobs.kl import kl_estimate, unbiased_kl_estimate
 from clipo_ops._logprobs.linear import LinearLogprobs, linear_token_logprobs
 from clipo_ops._logprobs.tokens import token_entropy, token_logprobs
-from clipo_ops._losses.sequence import gmpo_loss, gspo_loss, luspo_loss, vespo_loss
-from clipo_ops._losses.token import cispo_loss, dapo_loss, dr_grpo_loss, grpo_loss, sapo_loss
+from clipo_ops._losses.clipped import dapo_loss, dr_grpo_loss, fipo_loss, grpo_loss, sapo_loss
+from clipo_ops._losses.sequence import dro_loss, gmpo_loss, gspo_loss, luspo_loss, topr_loss, vespo_loss
+from clipo_ops._losses.weighted import cispo_loss, dis_loss, gpg_loss
 from clipo_ops._masking import aggregate, aggregate_denominator, group_token_counts, top_entropy_mask, whiten
 from clipo_ops._pooling import (
     center_by_group,
@@ -80,11 +81,16 @@ from clipo_ops._rewards.shaping import (
     repetition_penalty,
     token_level_rewards,
 )
-from clipo_ops._surrogates.clipped import clipped_surrogate, sapo_surrogate
+from clipo_ops._surrogates.clipped import clipped_surrogate, fipo_surrogate, sapo_surrogate
 from clipo_ops._surrogates.covariance import clip_cov_surrogate, kl_cov_surrogate
 from clipo_ops._surrogates.result import Surrogate
-from clipo_ops._surrogates.sequence import geometric_mean_surrogate, vespo_surrogate
-from clipo_ops._surrogates.weighted import cispo_surrogate, dppo_surrogate, policy_gradient_surrogate
+from clipo_ops._surrogates.sequence import (
+    dro_surrogate,
+    geometric_mean_surrogate,
+    topr_surrogate,
+    vespo_surrogate,
+)
+from clipo_ops._surrogates.weighted import cispo_surrogate, dis_surrogate, dppo_surrogate, policy_gradient_surrogate
 
 __all__ = [
     "GeneralizedAdvantages",
@@ -115,16 +121,23 @@ __all__ = [
     "dapo_loss",
     "decoupled",
     "degenerate_fraction",
+    "dis_loss",
+    "dis_surrogate",
     "divergence_mask",
     "dppo_surrogate",
     "dr_grpo_loss",
+    "dro_loss",
+    "dro_surrogate",
     "effective_sample_size",
+    "fipo_loss",
+    "fipo_surrogate",
     "gae_advantages",
     "gather_rollouts",
     "gdpo_advantages",
     "geometric_mean_surrogate",
     "gmpo_loss",
     "gpg_advantages",
+    "gpg_loss",
     "group_similarity",
     "group_token_counts",
     "grpo_advantages",
@@ -175,6 +188,8 @@ __all__ = [
     "token_logprobs",
     "token_pool",
     "top_entropy_mask",
+    "topr_loss",
+    "topr_surrogate",
     "truncated_importance_weights",
     "unbiased_kl_estimate",
     "vespo_loss",

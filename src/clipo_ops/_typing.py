@@ -15,8 +15,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-
-
 _typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 

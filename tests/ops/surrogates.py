@@ -19,11 +19,15 @@ Function = Callable[[Tensor, Tensor, Tensor, Tensor], Surrogate]
 ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "clipped_surrogate": ("log_ratio advantages", {}),
     "sapo_surrogate": ("log_ratio advantages", {}),
+    "fipo_surrogate": ("log_ratio advantages mask", {}),
     "policy_gradient_surrogate": ("logprobs advantages", {}),
     "cispo_surrogate": ("logprobs log_ratio advantages", {}),
     "dppo_surrogate": ("logprobs log_ratio advantages", {}),
+    "dis_surrogate": ("logprobs log_ratio advantages", {}),
     "geometric_mean_surrogate": ("log_ratio advantages mask", {}),
     "vespo_surrogate": ("logprobs log_ratio advantages mask", {}),
+    "topr_surrogate": ("logprobs log_ratio advantages mask", {}),
+    "dro_surrogate": ("logprobs log_ratio advantages mask", {}),
     "clip_cov_surrogate": ("logprobs log_ratio advantages mask", {"fraction": 1.0}),
     "kl_cov_surrogate": ("logprobs log_ratio advantages mask", {}),
 }

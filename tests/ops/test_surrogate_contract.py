@@ -1,5 +1,7 @@
 """What holds for every surrogate: its oracle, finite at any ratio, exact at ratio 1, blind to what is masked."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -14,7 +16,8 @@ from .strategies import Tokens, noise, tokens
 from .surrogates import NAMES, PER_TOKEN, call, cast, oracle, ratios, reduced
 
 every_surrogate = pytest.mark.parametrize("name", NAMES)
-WEIGHTED = ["cispo_surrogate", "dppo_surrogate", "vespo_surrogate"]
+WEIGHTED = ["cispo_surrogate", "dis_surrogate", "dppo_surrogate", "topr_surrogate", "vespo_surrogate"]
+UNPENALISED = {"kl_cov_surrogate": {"kl_weight": 0.0}, "dro_surrogate": {"tau": 0.0}}
 NOT_BY_RANK = [name for name in NAMES if not name.endswith("cov_surrogate")]  # ranks of ties are rounding
 
 
@@ -51,8 +54,8 @@ def test_any_ratio_gives_a_finite_loss_and_gradient(name: str, batch: Tokens) ->
 @every_surrogate
 @given(tokens())
 def test_without_an_advantage_there_is_no_loss_and_no_gradient(name: str, batch: Tokens) -> None:
-    options = {"kl_weight": 0.0} if name == "kl_cov_surrogate" else {}  # its penalty needs no advantage
-    value, grad = reduced(name, batch._replace(advantages=torch.zeros_like(batch.advantages)), **options)
+    none = batch._replace(advantages=torch.zeros_like(batch.advantages))
+    value, grad = reduced(name, none, **UNPENALISED.get(name, {}))
     assert value.item() == 0
     assert grad.count_nonzero() == 0
 
@@ -171,12 +174,51 @@ def test_an_empty_batch_has_an_empty_result(name: str) -> None:
         assert result.loss.shape == result.ratio.shape == result.clipped.shape == shape
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in WEIGHTED])
-def test_passes_gradcheck(name: str) -> None:
-    batch = Tokens(noise(0, 3, 4), noise(1, 3, 4), noise(2, 3), torch.ones(3, 4).bool())
-    assert torch.autograd.gradcheck(
-        lambda x: call(name, batch._replace(logprobs=x)).loss, (batch.logprobs.requires_grad_(),)
-    )
+def loss_of_both(name: str, *, size: float) -> tuple[Callable[..., Tensor], tuple[Tensor, Tensor]]:
+    """Loss as a function of log-probabilities and log-ratio, some of them clipped, and a point to try it at."""
+    batch = Tokens(-noise(0, 3, 4).abs() - 0.1, noise(1, 3, 4), noise(2, 3), noise(3, 3, 4) > -1)
+
+    def loss(logprobs: Tensor, d: Tensor) -> Tensor:
+        given = call(name, batch._replace(logprobs=logprobs), d).loss
+        return torch.where(batch.mask, given, 0) + 0 * (logprobs + d)
+
+    return loss, (batch.logprobs.requires_grad_(), (noise(4, 3, 4) * size).requires_grad_())
+
+
+# PyTorch's forward mode warns of its own deprecated parts.
+forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+
+
+# FIPO weighs by the log-ratio as a constant, and a weight's derivative shows in a finite difference.
+@forward_mode
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {*WEIGHTED, "fipo_surrogate"}])
+def test_passes_gradcheck_of_the_first_and_second_order(name: str) -> None:
+    for size in (0.05, 1.0):
+        loss, point = loss_of_both(name, size=size)
+        assert torch.autograd.gradcheck(loss, point, check_forward_ad=True)
+        assert torch.autograd.gradgradcheck(loss, point)
+
+
+@forward_mode
+@every_surrogate
+@given(tokens())
+def test_forward_mode_agrees_with_backward_mode(name: str, batch: Tokens) -> None:
+    def loss(logprobs: Tensor, d: Tensor) -> Tensor:
+        return torch.where(batch.mask, call(name, batch._replace(logprobs=logprobs), d).loss, 0)
+
+    point, directions = (batch.logprobs, ratios(batch)), (noise(0, *batch.mask.shape), noise(1, *batch.mask.shape))
+    _, forward = torch.func.jvp(loss, point, directions)
+    _, backward = torch.func.vjp(loss, *point)
+    expected = sum((g * v).sum() for g, v in zip(backward(torch.ones_like(forward)), directions, strict=True))
+    assert_same(forward.sum(), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in {*WEIGHTED, "policy_gradient_surrogate"}])
+def test_a_penalty_on_the_gradient_is_not_ignored(name: str) -> None:
+    loss, point = loss_of_both(name, size=0.05)
+    (gradient,) = torch.autograd.grad(loss(*point).sum(), point[1], create_graph=True)
+    (curvature,) = torch.autograd.grad(gradient.square().sum(), point[1])
+    assert curvature.count_nonzero() > 0
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

@@ -1,4 +1,4 @@
-"""CISPO's bounds, DPPO's trust region, SAPO's gate: known values and the clip indicators."""
+"""CISPO's bounds, the trust regions of DPPO and GLM-5, SAPO's gate: known values and the clip indicators."""
 
 import math
 from typing import Any
@@ -20,10 +20,13 @@ CISPO = st.fixed_dictionaries(
 DPPO = st.fixed_dictionaries(
     {
         "divergence": st.sampled_from(["tv", "kl"]),
-        "threshold_low": st.sampled_from([0.01, 0.2]),
-        "threshold_high": st.sampled_from([0.05, 0.3, 1e9]),
-        "ratio_high": st.sampled_from([1.0, 20.0]),
+        "threshold_low": st.sampled_from([None, 0.01, 0.2]),
+        "threshold_high": st.sampled_from([None, 0.3, 1e9]),
+        "ratio_high": st.sampled_from([1.0, 20.0, math.inf]),
     }
+)
+DIS = st.fixed_dictionaries(
+    {"epsilon_low": st.sampled_from([0.2, 0.8, 1.0]), "epsilon_high": st.sampled_from([0.2, 3.0, 1e9])}
 )
 SAPO = st.fixed_dictionaries(
     {name: st.sampled_from([0.1, 1.0, 10.0]) for name in ("temperature_positive", "temperature_negative")}
@@ -31,7 +34,8 @@ SAPO = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize(
-    ("name", "drawn"), [("cispo_surrogate", CISPO), ("dppo_surrogate", DPPO), ("sapo_surrogate", SAPO)]
+    ("name", "drawn"),
+    [("cispo_surrogate", CISPO), ("dis_surrogate", DIS), ("dppo_surrogate", DPPO), ("sapo_surrogate", SAPO)],
 )
 @given(st.data(), tokens())
 def test_agrees_with_the_oracle_for_any_options(name: str, drawn: Any, data: st.DataObject, batch: Tokens) -> None:
@@ -68,6 +72,28 @@ def test_dppo_lets_a_rare_token_grow_that_ppo_clips_and_stops_a_likely_one() -> 
     for divergence in ("tv", "kl"):
         result = dppo_surrogate(new, new - old, torch.ones(1), divergence=divergence, threshold_high=0.1)
         assert result.clipped.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize(("divergence", "moved"), [("tv", 0.15), ("kl", 0.05)])
+def test_dppo_has_the_thresholds_of_its_authors(divergence: str, moved: float) -> None:
+    """From a probability of .5 to .7 the binary KL is .087 and the total variation .2: both are too much."""
+    old, new = torch.tensor([[math.log(0.5)]]), torch.tensor([[math.log(0.7)]])
+    for advantage, ends in ((1.0, (old, new)), (-1.0, (new, old))):
+        before, after = ends
+        ours = dppo_surrogate(after, after - before, torch.tensor([advantage]), divergence=divergence)
+        given = {"threshold_low": moved, "threshold_high": moved}
+        theirs = dppo_surrogate(after, after - before, torch.tensor([advantage]), divergence=divergence, **given)
+        assert ours.clipped.item()
+        assert theirs.clipped.item()
+
+
+@given(tokens(), DIS)
+def test_dis_drops_what_leaves_the_trust_region_whatever_its_advantage(batch: Tokens, bounds: dict[str, float]) -> None:
+    result = call("dis_surrogate", batch, **bounds)
+    inside = (result.ratio > 1 - bounds["epsilon_low"]) & (result.ratio < 1 + bounds["epsilon_high"])
+    assert torch.equal(result.clipped, inside.logical_not())
+    assert result.loss[result.clipped].count_nonzero() == 0
+    assert_same(result.loss[inside], (-result.ratio * batch.advantages.unsqueeze(1) * batch.logprobs)[inside])
 
 
 @pytest.mark.parametrize("divergence", ["tv", "kl"])

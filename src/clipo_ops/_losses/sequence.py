@@ -1,12 +1,12 @@
-"""The papers' recipes whose ratio is that of the whole response."""
+"""The papers' recipes for the ratio of the whole response."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._importance.ratios import log_ratio
+from clipo_ops._importance.ratios import log_ratio, sequence_log_ratio
 from clipo_ops._masking import aggregate, sequence_lengths
 from clipo_ops._surrogates.clipped import clipped_surrogate
-from clipo_ops._surrogates.sequence import geometric_mean_surrogate, vespo_surrogate
+from clipo_ops._surrogates.sequence import dro_surrogate, geometric_mean_surrogate, topr_surrogate, vespo_surrogate
 from clipo_ops._typing import shaped
 
 
@@ -24,19 +24,20 @@ def gspo_loss(
     r"""GSPO: the clipped surrogate of the whole response's ratio, as a mean over rollouts.
 
     $$\frac{1}{D} \sum_i
-    \max\bigl(-s_i A_i,\, -\operatorname{clip}(s_i, 1 - \epsilon_\text{low}, 1 + \epsilon_\text{high})\, A_i\bigr)$$
+    \max\bigl(-s_i A_i,\, -\operatorname{clip}(s_i, 1 - \epsilon_\text{low}, 1 + \epsilon_\text{high})\, A_i\bigr),
+    \qquad D = \#\{i : |y_i| > 0\}$$
 
-    with $\log s_i$ from `sequence_log_ratio` and $D$ the rollouts. For an advantage per token (GSPO-token) compose
+    with $\log s_i$ from `sequence_log_ratio`. For an advantage per token (GSPO-token) compose
     `gspo_token_log_ratio` and `clipped_surrogate`.
 
     Args:
         logprobs: Log-probabilities of the response tokens under the policy.
-        old_logprobs: The same under the policy that sampled them; NaN where they are not known.
-        advantages: One per rollout; treated as constants.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
+        old_logprobs: The same under the policy that sampled them; a constant.
+        advantages: $A$, one per rollout.
+        mask: $m$.
         epsilon_low: The ratio may fall to 1 - epsilon_low.
         epsilon_high: The ratio may rise to 1 + epsilon_high.
-        denominator: What the sum is divided by, as in `aggregate`; of this batch alone when None.
+        denominator: $D$; counted over this batch when None.
 
     Returns:
         The loss, a scalar of the log-ratio's dtype.
@@ -45,13 +46,12 @@ def gspo_loss(
         Group sequence policy optimization (arXiv 2507.18071, eq. 5).
 
     Examples:
-        >>> logprobs = torch.tensor([[-1.0, -2.0], [-1.0, 0.0]])
-        >>> old_logprobs = torch.tensor([[-1.0, -2.5], [-1.0, 0.0]])
-        >>> mask = torch.tensor([[True, True], [True, False]])
-        >>> gspo_loss(logprobs, old_logprobs, torch.tensor([1.0, -1.0]), mask)
-        tensor(-0.0002)
+        >>> logprobs, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, True]])
+        >>> gspo_loss(logprobs, logprobs - 0.1, torch.tensor([1.0]), mask)
+        tensor(-1.0004)
     """
-    loss = _sequence_loss(logprobs, old_logprobs, advantages, mask, epsilon_low, epsilon_high)
+    ratio = sequence_log_ratio(log_ratio(logprobs, old_logprobs.detach(), mask), mask).unsqueeze(1)
+    loss = clipped_surrogate(ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high).loss
     return aggregate(loss, mask.any(1, keepdim=True), mode="seq-mean-token-mean", denominator=denominator)
 
 
@@ -62,41 +62,41 @@ def luspo_loss(
     advantages: Float[Tensor, " rollouts"],
     mask: Bool[Tensor, "rollouts tokens"],
     *,
-    epsilon_low: float = 3e-4,
-    epsilon_high: float = 4e-4,
+    epsilon_low: float = 2e-3,
+    epsilon_high: float = 2.5e-3,
     denominator: float | Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     r"""LUSPO: GSPO with every response's loss times its length, so that no length is favoured.
 
     $$\frac{1}{D} \sum_i |y_i|
-    \max\bigl(-s_i A_i,\, -\operatorname{clip}(s_i, 1 - \epsilon_\text{low}, 1 + \epsilon_\text{high})\, A_i\bigr)$$
+    \max\bigl(-s_i A_i,\, -\operatorname{clip}(s_i, 1 - \epsilon_\text{low}, 1 + \epsilon_\text{high})\, A_i\bigr),
+    \qquad D = \#\{i : |y_i| > 0\}$$
 
-    with $\log s_i$ from `sequence_log_ratio` and $D$ the rollouts. The same loss at every token makes the token sum of
-    `seq-mean-token-sum` the factor $|y_i|$.
+    with $\log s_i$ from `sequence_log_ratio`.
 
     Args:
         logprobs: Log-probabilities of the response tokens under the policy.
-        old_logprobs: The same under the policy that sampled them; NaN where they are not known.
-        advantages: One per rollout; treated as constants.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
+        old_logprobs: The same under the policy that sampled them; a constant.
+        advantages: $A$, one per rollout.
+        mask: $m$.
         epsilon_low: The ratio may fall to 1 - epsilon_low.
         epsilon_high: The ratio may rise to 1 + epsilon_high.
-        denominator: What the sum is divided by, as in `aggregate`; of this batch alone when None.
+        denominator: $D$; counted over this batch when None.
 
     Returns:
         The loss, a scalar of the log-ratio's dtype.
 
     Source:
-        Length-unbiased sequence policy optimization (arXiv 2602.05261).
+        Length-unbiased sequence policy optimization (arXiv 2602.05261), formula and bounds as in TRL and its paper
+        index, which takes the bounds from section 5.1.
 
     Examples:
-        >>> logprobs = torch.tensor([[-1.0, -2.0], [-1.0, 0.0]])
-        >>> old_logprobs = torch.tensor([[-1.0, -2.5], [-1.0, 0.0]])
-        >>> mask = torch.tensor([[True, True], [True, False]])
-        >>> luspo_loss(logprobs, old_logprobs, torch.tensor([1.0, -1.0]), mask)
-        tensor(-0.5004)
+        >>> logprobs, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, True]])
+        >>> luspo_loss(logprobs, logprobs - 0.1, torch.tensor([1.0]), mask)
+        tensor(-2.0050)
     """
-    loss = _sequence_loss(logprobs, old_logprobs, advantages, mask, epsilon_low, epsilon_high)
+    ratio = sequence_log_ratio(log_ratio(logprobs, old_logprobs.detach(), mask), mask).unsqueeze(1)
+    loss = clipped_surrogate(ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high).loss
     lengths = sequence_lengths(mask).unsqueeze(1)
     return aggregate(lengths * loss, lengths > 0, mode="seq-mean-token-sum", denominator=denominator)
 
@@ -114,18 +114,18 @@ def gmpo_loss(
 ) -> Float[Tensor, ""]:
     r"""GMPO: the geometric mean of a response's clipped ratios, as a mean over rollouts.
 
-    $$\frac{1}{D} \sum_i \ell_i$$
+    $$\frac{1}{D} \sum_i \ell_i, \qquad D = \#\{i : |y_i| > 0\}$$
 
-    with $\ell$ from `geometric_mean_surrogate` and $D$ the rollouts.
+    with $\ell$ from `geometric_mean_surrogate`.
 
     Args:
         logprobs: Log-probabilities of the response tokens under the policy.
-        old_logprobs: The same under the policy that sampled them; NaN where they are not known.
-        advantages: One per rollout; treated as constants.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
+        old_logprobs: The same under the policy that sampled them; a constant.
+        advantages: $A$, one per rollout.
+        mask: $m$.
         clip_low: In nats: a ratio may fall to exp(-clip_low).
         clip_high: In nats: a ratio may rise to exp(clip_high).
-        denominator: What the sum is divided by, as in `aggregate`; of this batch alone when None.
+        denominator: $D$; counted over this batch when None.
 
     Returns:
         The loss, a scalar of the log-ratio's dtype.
@@ -134,17 +134,13 @@ def gmpo_loss(
         Geometric-mean policy optimization (arXiv 2507.20673).
 
     Examples:
-        >>> logprobs = torch.tensor([[-1.0, -2.0], [-1.0, 0.0]])
-        >>> old_logprobs = torch.tensor([[-1.0, -2.5], [-1.0, 0.0]])
-        >>> mask = torch.tensor([[True, True], [True, False]])
-        >>> gmpo_loss(logprobs, old_logprobs, torch.tensor([1.0, -1.0]), mask)
-        tensor(-0.1107)
+        >>> logprobs, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, True]])
+        >>> gmpo_loss(logprobs, logprobs - 0.1, torch.tensor([1.0]), mask)
+        tensor(-1.1052)
     """
-    ratio = log_ratio(logprobs, old_logprobs, mask)
+    ratio = log_ratio(logprobs, old_logprobs.detach(), mask)
     loss = geometric_mean_surrogate(ratio, advantages, mask, clip_low=clip_low, clip_high=clip_high).loss
-    loss = loss.narrow(1, 0, min(1, loss.shape[1]))  # the same at every token
-    some = mask.any(1, keepdim=True).expand_as(loss)
-    return aggregate(loss, some, mode="seq-mean-token-mean", denominator=denominator)
+    return aggregate(loss, mask, mode="seq-mean-token-mean", denominator=denominator)
 
 
 @shaped
@@ -158,56 +154,125 @@ def vespo_loss(
     lambda_positive: float = 3.0,
     k_negative: float = 3.0,
     lambda_negative: float = 2.0,
+    importance_weights: Float[Tensor, "rollouts tokens"] | None = None,
     denominator: float | Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
-    r"""VESPO: REINFORCE, weighted by a smooth bump of the response's ratio, as a mean over all tokens.
+    r"""VESPO: REINFORCE weighted by a smooth bump of the response's ratio, as a mean over all tokens.
 
-    $$\frac{1}{D} \sum_{i,t} \ell_{it}$$
+    $$\frac{1}{D} \sum_{i,t} m_{it}\, \ell_{it}, \qquad D = \sum_i |y_i|$$
 
-    with $\ell$ from `vespo_surrogate` and $D$ the valid tokens.
+    with $\ell$ from `vespo_surrogate`.
 
     Args:
         logprobs: Log-probabilities of the response tokens under the policy.
-        old_logprobs: The same under the policy that sampled them; NaN where they are not known.
-        advantages: One per rollout or one per token; treated as constants.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
+        old_logprobs: The same under the policy that sampled them; a constant.
+        advantages: $A$.
+        mask: $m$.
         k_positive: $k$ where the advantage is at least 0.
         lambda_positive: $\lambda$ there.
-        k_negative: $k$ where it is below 0.
+        k_negative: $k$ where it is negative.
         lambda_negative: $\lambda$ there.
-        denominator: What the sum is divided by, as in `aggregate`; of this batch alone when None.
+        importance_weights: From the rollout engine to the old policy, as in `vespo_surrogate`.
+        denominator: $D$; counted over this batch when None.
 
     Returns:
         The loss, a scalar of the log-ratio's dtype.
 
     Source:
-        VESPO (arXiv 2602.10693).
+        VESPO (arXiv 2602.10693) and its authors' code.
 
     Examples:
-        >>> logprobs = torch.tensor([[-1.0, -2.0], [-1.0, 0.0]])
-        >>> old_logprobs = torch.tensor([[-1.0, -2.5], [-1.0, 0.0]])
-        >>> mask = torch.tensor([[True, True], [True, False]])
-        >>> vespo_loss(logprobs, old_logprobs, torch.tensor([1.0, -1.0]), mask)
-        tensor(0.0549)
+        >>> logprobs, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, True]])
+        >>> vespo_loss(logprobs, logprobs - 0.1, torch.tensor([1.0]), mask)
+        tensor(1.1517)
     """
-    ratio = log_ratio(logprobs.detach(), old_logprobs, mask)
-    result = vespo_surrogate(
+    loss = vespo_surrogate(
         logprobs,
-        ratio,
+        log_ratio(logprobs.detach(), old_logprobs.detach(), mask),
         advantages,
         mask,
         k_positive=k_positive,
         lambda_positive=lambda_positive,
         k_negative=k_negative,
         lambda_negative=lambda_negative,
-    )
-    return aggregate(result.loss, mask, mode="token-mean", denominator=denominator)
+        importance_weights=importance_weights,
+    ).loss
+    return aggregate(loss, mask, mode="token-mean", denominator=denominator)
 
 
-def _sequence_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, epsilon_low: float, epsilon_high: float
-) -> Tensor:
-    """The clipped surrogate of the whole response's ratio, as one column."""
-    total = log_ratio(logprobs, old_logprobs, mask).sum(1, keepdim=True)  # it is 0 under the mask
-    ratio = total / sequence_lengths(mask).clamp(min=1).unsqueeze(1)  # `sequence_log_ratio`
-    return clipped_surrogate(ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high).loss
+@shaped
+def topr_loss(
+    logprobs: Float[Tensor, "rollouts tokens"],
+    old_logprobs: Float[Tensor, "rollouts tokens"],
+    advantages: Float[Tensor, " rollouts"] | Float[Tensor, "rollouts tokens"],
+    mask: Bool[Tensor, "rollouts tokens"],
+    *,
+    denominator: float | Float[Tensor, ""] | None = None,
+) -> Float[Tensor, ""]:
+    r"""TOPR: imitates good responses and tapers bad ones by their ratio, as a mean over rollouts of sums over tokens.
+
+    $$\frac{1}{D} \sum_{i,t} m_{it}\, \ell_{it}, \qquad D = \#\{i : |y_i| > 0\}$$
+
+    with $\ell$ from `topr_surrogate`.
+
+    Args:
+        logprobs: Log-probabilities of the response tokens under the policy.
+        old_logprobs: The same under the policy that sampled them; a constant.
+        advantages: $A$.
+        mask: $m$.
+        denominator: $D$; counted over this batch when None.
+
+    Returns:
+        The loss, a scalar of the log-ratio's dtype.
+
+    Source:
+        Tapered off-policy REINFORCE (arXiv 2503.14286, eq. 8), as in `topr_surrogate`.
+
+    Examples:
+        >>> logprobs, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, True]])
+        >>> topr_loss(logprobs, logprobs - 0.1, torch.tensor([1.0]), mask)
+        tensor(3.)
+    """
+    ratio = log_ratio(logprobs.detach(), old_logprobs.detach(), mask)
+    loss = topr_surrogate(logprobs, ratio, advantages, mask).loss
+    return aggregate(loss, mask, mode="seq-mean-token-sum", denominator=denominator)
+
+
+@shaped
+def dro_loss(
+    logprobs: Float[Tensor, "rollouts tokens"],
+    old_logprobs: Float[Tensor, "rollouts tokens"],
+    advantages: Float[Tensor, " rollouts"] | Float[Tensor, "rollouts tokens"],
+    mask: Bool[Tensor, "rollouts tokens"],
+    *,
+    tau: float = 0.1,
+    denominator: float | Float[Tensor, ""] | None = None,
+) -> Float[Tensor, ""]:
+    r"""Kimi k1.5's loss, also called DRO, as a mean over rollouts of sums over tokens.
+
+    $$\frac{1}{D} \sum_{i,t} m_{it}\, \ell_{it}, \qquad D = \#\{i : |y_i| > 0\}$$
+
+    with $\ell$ from `dro_surrogate` at the level `sequence`.
+
+    Args:
+        logprobs: Log-probabilities of the response tokens under the policy.
+        old_logprobs: The same under the policy that sampled them; a constant.
+        advantages: $A$.
+        mask: $m$.
+        tau: $\tau$, weight of the penalty; 0.1 is ROLL's.
+        denominator: $D$; counted over this batch when None.
+
+    Returns:
+        The loss, a scalar of the log-ratio's dtype.
+
+    Source:
+        Kimi k1.5 (arXiv 2501.12599, eq. 3). The paper resets the optimizer in every iteration.
+
+    Examples:
+        >>> logprobs, mask = torch.tensor([[-1.0, -2.0]]), torch.tensor([[True, True]])
+        >>> dro_loss(logprobs, logprobs - 0.1, torch.tensor([1.0]), mask)
+        tensor(3.0020)
+    """
+    ratio = log_ratio(logprobs, old_logprobs.detach(), mask)
+    loss = dro_surrogate(logprobs, ratio, advantages, mask, tau=tau).loss
+    return aggregate(loss, mask, mode="seq-mean-token-sum", denominator=denominator)

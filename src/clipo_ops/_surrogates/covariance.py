@@ -7,7 +7,7 @@ from torch import Tensor
 from clipo_ops._masking import sequence_sum
 from clipo_ops._numerics import at_least_float32
 from clipo_ops._surrogates.clipped import clipped_surrogate
-from clipo_ops._surrogates.result import Surrogate, bounded_exp, known, per_token, surrogate
+from clipo_ops._surrogates.result import Surrogate, bounded, known, per_token, surrogate
 from clipo_ops._typing import require, shaped
 
 
@@ -34,14 +34,14 @@ def clip_cov_surrogate(
     gradient. Means and number are those of the tokens given.
 
     Args:
-        logprobs: $\log \pi$, the log-probabilities of the response tokens under the policy; they only choose tokens.
+        logprobs: $\log \pi$; they only choose tokens.
         log_ratio: As in `clipped_surrogate`.
-        advantages: $A$, one per rollout or one per token; treated as a constant.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
+        advantages: $A$.
+        mask: True where a token counts.
         fraction: In (0, 1]: how many of the valid tokens to drop.
         covariance_low: Covariance above which a token may be drawn.
         covariance_high: Covariance below which a token may be drawn, above `covariance_low`.
-        epsilon_low: As in `clipped_surrogate`.
+        epsilon_low: As in `clipped_surrogate`. The authors' scripts set both bounds to 1; 0.2 is verl's default.
         epsilon_high: As in `clipped_surrogate`.
         generator: Where the draw comes from; the device's default generator when None.
 
@@ -52,7 +52,8 @@ def clip_cov_surrogate(
         ValueError: `fraction` or a bound outside its range.
 
     Source:
-        The entropy mechanism of RL for reasoning language models (arXiv 2505.22617, Clip-Cov).
+        The entropy mechanism of RL for reasoning language models (arXiv 2505.22617, Clip-Cov); fraction and covariance
+        bounds as in the authors' scripts.
 
     Examples:
         >>> logprobs, advantages = torch.tensor([[-0.1, -9.0, -4.0]]), torch.tensor([[1.0, -1.0, 1.0]])
@@ -61,11 +62,11 @@ def clip_cov_surrogate(
     """
     require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     require(covariance_high > covariance_low, "covariance_high", "a number above covariance_low", covariance_high)
+    # A draw belongs to a token, whatever the strides.
+    draw = torch.rand_like(log_ratio, dtype=torch.float32, memory_format=torch.contiguous_format, generator=generator)
     loss, ratio, clipped = clipped_surrogate(log_ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high)
     covariance = _covariance(logprobs, advantages, mask)
     eligible = mask & clipped.logical_not() & (covariance > covariance_low) & (covariance < covariance_high)
-    # A draw belongs to a token, whatever the strides.
-    draw = torch.rand_like(covariance, memory_format=torch.contiguous_format, generator=generator)
     dropped = eligible & _largest(torch.where(eligible, draw, -1), _count(mask, fraction))
     return Surrogate(torch.where(dropped, 0, loss), ratio, clipped | dropped)
 
@@ -85,15 +86,15 @@ def kl_cov_surrogate(
     $$\ell_{it} = -\rho_{it} A_{it} + \beta\, |d_{it}|\, 1[(i, t) \in \text{top}], \qquad \rho_{it} = e^{d_{it}}$$
 
     The top are the max(1, floor(fraction $n$)) of the $n$ valid tokens with the highest covariance $\kappa$, as in
-    `clip_cov_surrogate`; of equal ones the first. At ratio 1 the gradient is that of $-A_{it} \log \pi$.
+    `clip_cov_surrogate`; of equal ones the first.
 
     Args:
-        logprobs: $\log \pi$, the log-probabilities of the response tokens under the policy; they only choose tokens.
-        log_ratio: $d$, as from `log_ratio`. Beyond +-80 it is clamped.
-        advantages: $A$, one per rollout or one per token; treated as a constant.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
-        fraction: In (0, 1]: how many of the valid tokens to penalise.
-        kl_weight: $\beta$, at least 0.
+        logprobs: $\log \pi$; they only choose tokens.
+        log_ratio: $d$, as from `log_ratio`; clamped to +-80.
+        advantages: $A$.
+        mask: True where a token counts.
+        fraction: In (0, 1]: how many of the valid tokens to penalise. The authors take 0.0002 for 32B, 0.002 for 7B.
+        kl_weight: $\beta$, at least 0. The authors' scripts take 1, verl's default is 0.1.
 
     Returns:
         Loss, ratio and clip indicator (False) per token, of the log-ratio's dtype.
@@ -111,11 +112,13 @@ def kl_cov_surrogate(
     """
     require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     require(kl_weight >= 0, "kl_weight", "a number of at least 0", kl_weight)
-    d = known(log_ratio)
+    d = bounded(log_ratio)
+    advantage = per_token(advantages, d)
+    d = known(d, advantage)
+    ratio = d.exp()
     top = mask & _largest(_covariance(logprobs, advantages, mask), _count(mask, fraction))
-    ratio = bounded_exp(d)
-    penalty = torch.where(top, kl_weight * d.abs(), 0)
-    return surrogate(penalty - per_token(advantages, d) * ratio, ratio.detach(), advantages, log_ratio)
+    loss = ratio * -advantage + torch.where(top, kl_weight * d.abs(), 0)
+    return surrogate(loss, ratio, log_ratio.dtype)
 
 
 def _covariance(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
@@ -126,7 +129,7 @@ def _covariance(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
         return values - sequence_sum(values, mask).sum() / count
 
     logprobs = at_least_float32(logprobs.detach())
-    advantage = per_token(advantages, logprobs).expand_as(logprobs)
+    advantage = per_token(advantages, logprobs).nan_to_num(0).expand_as(logprobs)
     return torch.where(mask, centered(advantage) * centered(logprobs), -torch.inf)
 
 

@@ -1,5 +1,6 @@
-"""Surrogates that are a constant weight on the log-probability."""
+"""Surrogates that are a constant weight on each token's log-probability."""
 
+import math
 from typing import Literal
 
 import torch
@@ -7,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clipo_ops._numerics import at_least_float32
-from clipo_ops._surrogates.result import Surrogate, bounded_exp, known, per_token, surrogate
+from clipo_ops._surrogates.result import Surrogate, bounded, by_sign, per_token, surrogate, weighted
 from clipo_ops._typing import require, shaped
 
 Divergence = Literal["tv", "kl"]
@@ -22,9 +23,11 @@ def policy_gradient_surrogate(
 
     $$\ell_{it} = -A_{it} \log \pi(y_{it})$$
 
+    Every surrogate here has this one's gradient at ratio 1.
+
     Args:
         logprobs: $\log \pi$, the log-probabilities of the response tokens under the policy.
-        advantages: $A$, one per rollout or one per token; treated as a constant.
+        advantages: $A$.
 
     Returns:
         Loss, ratio (1) and clip indicator (False) per token, of the log-probabilities' dtype.
@@ -36,8 +39,8 @@ def policy_gradient_surrogate(
         >>> policy_gradient_surrogate(torch.tensor([[-1.0, -3.0]]), torch.tensor([2.0])).loss
         tensor([[2., 6.]])
     """
-    values = at_least_float32(logprobs)
-    return surrogate(-per_token(advantages, values) * values, torch.ones_like(values), advantages, logprobs)
+    loss = weighted(logprobs, -per_token(advantages, at_least_float32(logprobs)))
+    return surrogate(loss, torch.ones_like(loss), logprobs.dtype)
 
 
 @shaped
@@ -49,17 +52,15 @@ def cispo_surrogate(
     ratio_low: float = 0.0,
     ratio_high: float = 5.0,
 ) -> Surrogate:
-    r"""CISPO: REINFORCE, weighted by a clipped importance ratio; a clipped token keeps its gradient.
+    r"""CISPO: REINFORCE weighted by a clipped importance ratio; a clipped token keeps its gradient.
 
     $$\ell_{it} = -\operatorname{sg}[\operatorname{clip}(\rho_{it}, \text{low}, \text{high})]\, A_{it} \log \pi(y_{it}),
     \qquad \rho_{it} = e^{d_{it}}$$
 
-    At ratio 1 the gradient is that of $-A_{it} \log \pi$.
-
     Args:
-        logprobs: $\log \pi$, the log-probabilities of the response tokens under the policy.
-        log_ratio: $d$, as from `log_ratio`; treated as a constant. Beyond +-80 it is clamped.
-        advantages: $A$, one per rollout or one per token; treated as a constant.
+        logprobs: $\log \pi$.
+        log_ratio: $d$, as from `log_ratio`; a constant, clamped to +-80.
+        advantages: $A$.
         ratio_low: Lowest weight, in [0, 1]. The paper has none.
         ratio_high: Highest weight, at least 1.
 
@@ -79,13 +80,58 @@ def cispo_surrogate(
     """
     require(0 <= ratio_low <= 1, "ratio_low", "a number in [0, 1]", ratio_low)
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
-    ratio = bounded_exp(known(log_ratio.detach()))
+    ratio = bounded(log_ratio.detach()).exp()
     weight = ratio.clamp(ratio_low, ratio_high)
-    clipped = ratio > ratio_high
-    if ratio_low > 0:
-        clipped = clipped.logical_or_(ratio < ratio_low)
-    loss = weight.mul_(-per_token(advantages, ratio)) * at_least_float32(logprobs)
-    return surrogate(loss, ratio, advantages, log_ratio, clipped=clipped)
+    loss = weighted(logprobs, weight * -per_token(advantages, ratio))
+    return surrogate(loss, ratio, log_ratio.dtype, clipped=weight != ratio)
+
+
+@shaped
+def dis_surrogate(
+    logprobs: Float[Tensor, "rollouts tokens"],
+    log_ratio: Float[Tensor, "rollouts tokens"],
+    advantages: Float[Tensor, " rollouts"] | Float[Tensor, "rollouts tokens"],
+    *,
+    epsilon_low: float = 0.3,
+    epsilon_high: float = 5.0,
+) -> Surrogate:
+    r"""GLM-5's double-sided importance sampling: a token whose ratio leaves the trust region on either side is dropped.
+
+    $$\ell_{it} = -\operatorname{sg}[f(\rho_{it})]\, A_{it} \log \pi(y_{it}), \qquad
+    f(\rho) = \rho\; 1[1 - \epsilon_\text{low} < \rho < 1 + \epsilon_\text{high}], \qquad \rho_{it} = e^{d_{it}}$$
+
+    Unlike PPO's clip it ignores the sign of $A$. The ratio is to the policy that SAMPLED, by the rollout engine's
+    log-probabilities: no old policy is scored.
+
+    Args:
+        logprobs: $\log \pi$.
+        log_ratio: $d = \log \pi - \log \pi_\text{rollout}$, as from `log_ratio`; a constant, clamped to +-80.
+        advantages: $A$.
+        epsilon_low: In (0, 1]: ratios from 1 - epsilon_low down are dropped.
+        epsilon_high: Above 0: ratios from 1 + epsilon_high up are dropped.
+
+    Returns:
+        Loss, ratio, and True where the token is dropped; of the log-ratio's dtype.
+
+    Raises:
+        ValueError: A bound outside its range.
+
+    Source:
+        GLM-5 (arXiv 2602.15763, section 4.1, eq. 3 to 5), which publishes no bounds. The defaults are those reported of
+        its successor SAO (arXiv 2607.07508) for reasoning; for coding it takes 0.8 and 3.
+
+    Examples:
+        >>> logprobs, d = torch.tensor([[-1.0, -1.0, -1.0]]), torch.tensor([[0.0, -0.5, 2.0]])
+        >>> dis_surrogate(logprobs, d, torch.tensor([1.0])).loss
+        tensor([[1., 0., 0.]])
+    """
+    require(0 < epsilon_low <= 1, "epsilon_low", "a number in (0, 1]", epsilon_low)
+    require(epsilon_high > 0, "epsilon_high", "a number above 0", epsilon_high)
+    ratio = bounded(log_ratio.detach()).exp()
+    dropped = (ratio <= 1 - epsilon_low) | (ratio >= 1 + epsilon_high)
+    weight = torch.where(dropped, 0, ratio)
+    loss = weighted(logprobs, weight * -per_token(advantages, ratio))
+    return surrogate(loss, ratio, log_ratio.dtype, clipped=dropped)
 
 
 @shaped
@@ -95,30 +141,31 @@ def dppo_surrogate(
     advantages: Float[Tensor, " rollouts"] | Float[Tensor, "rollouts tokens"],
     *,
     divergence: Divergence = "tv",
-    threshold_low: float = 0.2,
-    threshold_high: float = 0.2,
-    ratio_high: float = 20.0,
+    threshold_low: float | None = None,
+    threshold_high: float | None = None,
+    ratio_high: float = math.inf,
 ) -> Surrogate:
     r"""DPPO: a token is dropped by how much probability has moved, not by its ratio.
 
     $$\ell_{it} = -\operatorname{sg}[\min(\rho_{it}, \text{high})]\, A_{it} \log \pi(y_{it})$$
 
     or 0, without a gradient, where $A_{it} d_{it} > 0$ (the policy has already moved the way of the advantage) and the
-    divergence between the token and all others exceeds its threshold. With $p = \pi_\text{old}(y_{it})$ and
-    $q = \pi(y_{it})$, the divergence is $|p - q|$ for `tv` and for `kl`
+    divergence between the token and all others exceeds its threshold. With $p = \pi_\text{rollout}(y_{it})$ and
+    $q = \pi(y_{it})$, it is $|p - q|$ for `tv` and for `kl`
 
     $$p \log \frac{p}{q} + (1 - p) \log \frac{1 - p}{1 - q}$$
 
-    At ratio 1 the gradient is that of $-A_{it} \log \pi$.
+    The trust region is anchored at the policy that SAMPLED: take the log-ratio to the rollout engine's
+    log-probabilities. Anchored at recomputed old ones, training collapsed in the paper (takeaway 2).
 
     Args:
-        logprobs: $\log \pi$, the log-probabilities of the response tokens under the policy.
-        log_ratio: $d = \log q - \log p$, as from `log_ratio`; treated as a constant. Beyond +-80 it is clamped.
-        advantages: $A$, one per rollout or one per token; treated as a constant.
+        logprobs: $\log \pi$.
+        log_ratio: $d = \log q - \log p$, as from `log_ratio`; a constant, clamped to +-80.
+        advantages: $A$.
         divergence: `"tv"`, total variation, or `"kl"`.
-        threshold_low: Largest divergence where $A < 0$, at least 0.
-        threshold_high: Largest divergence where $A > 0$, at least 0.
-        ratio_high: Highest weight, at least 1.
+        threshold_low: Largest divergence where $A < 0$, at least 0; when None, 0.15 for `tv` and 0.05 for `kl`.
+        threshold_high: Largest divergence where $A > 0$, likewise.
+        ratio_high: Highest weight, at least 1. The paper has none or 5, verl 20; a low bound slows rare tokens.
 
     Returns:
         Loss, ratio before the bound, and True where the token is dropped; of the log-ratio's dtype.
@@ -127,30 +174,32 @@ def dppo_surrogate(
         ValueError: Unknown `divergence`; a threshold or bound outside its range.
 
     Source:
-        Rethinking the trust region in LLM reinforcement learning (arXiv 2602.04879, the binary approximations).
+        Rethinking the trust region in LLM reinforcement learning (arXiv 2602.04879, the binary approximations);
+        thresholds as in the authors' scripts for verl.
 
     Examples:
         >>> logprobs, d = torch.tensor([[-0.1, -5.0]]), torch.tensor([[0.5, 2.0]])
         >>> dppo_surrogate(logprobs, d, torch.tensor([1.0])).clipped
         tensor([[ True, False]])
     """
-    require(threshold_low >= 0, "threshold_low", "a number of at least 0", threshold_low)
-    require(threshold_high >= 0, "threshold_high", "a number of at least 0", threshold_high)
+    default = 0.15 if divergence == "tv" else 0.05
+    low, high = (default if threshold is None else threshold for threshold in (threshold_low, threshold_high))
+    require(low >= 0, "threshold_low", "a number of at least 0", low)
+    require(high >= 0, "threshold_high", "a number of at least 0", high)
     require(ratio_high >= 1, "ratio_high", "a number of at least 1", ratio_high)
-    d, new = known(log_ratio.detach()), at_least_float32(logprobs)
+    d, new = bounded(log_ratio.detach()), at_least_float32(logprobs.detach())
     advantage = per_token(advantages, d)
-    distance = _binary_divergence(new.detach() - d, new.detach(), divergence)
-    threshold = torch.full_like(advantage, threshold_low).masked_fill(advantage > 0, threshold_high)
-    dropped = (advantage * d > 0) & (distance > threshold)
-    ratio = bounded_exp(d)
-    loss = torch.where(dropped, 0, ratio.clamp(max=ratio_high)) * -advantage * new
-    return surrogate(loss, ratio, advantages, log_ratio, clipped=dropped)
+    distance = _binary_divergence(new - d, new, divergence)
+    dropped = (advantage * d > 0) & (distance > by_sign(advantage, high, low))
+    ratio = d.exp()
+    weight = torch.where(dropped, 0, ratio.clamp(max=ratio_high))
+    return surrogate(weighted(logprobs, weight * -advantage), ratio, log_ratio.dtype, clipped=dropped)
 
 
 def _binary_divergence(old: Tensor, new: Tensor, divergence: str) -> Tensor:
+    """Between two coins that show this token or another one, given the token's two log-probabilities."""
     if divergence == "tv":
         return (new.exp() - old.exp()).abs()
-    tiny = torch.finfo(new.dtype).tiny
     old, new = old.clamp(max=0), new.clamp(max=0)
     rest_old, rest_new = -old.expm1(), -new.expm1()
-    return old.exp() * (old - new) + rest_old * (rest_old.clamp(min=tiny).log() - rest_new.clamp(min=tiny).log())
+    return old.exp() * (old - new) + torch.xlogy(rest_old, rest_old) - torch.xlogy(rest_old, rest_new)

@@ -58,6 +58,35 @@ def sapo_surrogate(
     return result
 
 
+def fipo_surrogate(
+    log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    half_life: float = 32.0,
+    weight_low: float = 1.0,
+    weight_high: float = 1.2,
+    safe_ratio: float = 10.0,
+    epsilon_low: float = 0.2,
+    epsilon_high: float = 0.28,
+    dual_clip: float = 10.0,
+) -> Tensor:
+    """Every token looks ahead at all later ones."""
+    weighted = torch.zeros(log_ratio.shape, dtype=torch.float64)
+    for i, row in enumerate(log_ratio.tolist()):
+        for t in range(len(row)):
+            later = [k for k in range(t, len(row)) if mask[i, k] and ratio_of(row[k]) <= dual_clip]
+            future = math.fsum(2 ** (-(k - t) / half_life) * max(-80.0, row[k]) for k in later)
+            weight = max(weight_low, min(weight_high, math.exp(min(80.0, future))))
+            advantage = advantage_of(advantages, i, t)
+            if advantage < 0 and ratio_of(row[t]) > safe_ratio:
+                weight = min(weight, 1.0)
+            weighted[i, t] = weight * advantage
+    return clipped_surrogate(
+        log_ratio, weighted, epsilon_low=epsilon_low, epsilon_high=epsilon_high, dual_clip=dual_clip
+    )
+
+
 def policy_gradient_surrogate(logprobs: Tensor, advantages: Tensor) -> Tensor:
     return cispo_surrogate(logprobs, torch.zeros_like(logprobs), advantages)
 
@@ -72,17 +101,31 @@ def cispo_surrogate(
     return result
 
 
+def dis_surrogate(
+    logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, *, epsilon_low: float = 0.3, epsilon_high: float = 5.0
+) -> Tensor:
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    for i, t in product(*map(range, logprobs.shape)):
+        ratio = ratio_of(log_ratio[i, t].item())
+        if 1 - epsilon_low < ratio < 1 + epsilon_high:
+            result[i, t] = -ratio * advantage_of(advantages, i, t) * logprobs[i, t].item()
+    return result
+
+
 def dppo_surrogate(
     logprobs: Tensor,
     log_ratio: Tensor,
     advantages: Tensor,
     *,
     divergence: str = "tv",
-    threshold_low: float = 0.2,
-    threshold_high: float = 0.2,
-    ratio_high: float = 20.0,
+    threshold_low: float | None = None,
+    threshold_high: float | None = None,
+    ratio_high: float = math.inf,
 ) -> Tensor:
     """Case by case, as the paper masks: too far up where A > 0, too far down where A < 0."""
+    default = {"tv": 0.15, "kl": 0.05}[divergence]
+    threshold_low = default if threshold_low is None else threshold_low
+    threshold_high = default if threshold_high is None else threshold_high
     result = torch.zeros(logprobs.shape, dtype=torch.float64)
     for i, t in product(*map(range, logprobs.shape)):
         new, advantage = logprobs[i, t].item(), advantage_of(advantages, i, t)
@@ -131,16 +174,55 @@ def vespo_surrogate(
     lambda_positive: float = 3.0,
     k_negative: float = 3.0,
     lambda_negative: float = 2.0,
+    importance_weights: Tensor | None = None,
 ) -> Tensor:
     result = torch.zeros(logprobs.shape, dtype=torch.float64)
     for i, row in enumerate(log_ratio.tolist()):
-        log_w = max(-80.0, min(80.0, math.fsum(chosen(row, mask[i].tolist()))))
+        weights = [1.0] * len(row) if importance_weights is None else importance_weights[i].tolist()
+        corrected = [d + (math.log(w) if w > 0 else -80.0) for d, w in zip(row, weights, strict=True)]
+        log_w = log_ratio_of_response(corrected, mask[i].tolist())
         for t in range(len(row)):
             advantage = advantage_of(advantages, i, t)
             k, lam = (k_positive, lambda_positive) if advantage >= 0 else (k_negative, lambda_negative)
             weight = math.exp(lam + k * log_w - lam * math.exp(log_w))
             result[i, t] = -weight * advantage * logprobs[i, t].item()
     return result
+
+
+def topr_surrogate(logprobs: Tensor, log_ratio: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    for i, row in enumerate(log_ratio.tolist()):
+        ratio = math.exp(log_ratio_of_response(row, mask[i].tolist()))
+        for t in range(len(row)):
+            advantage = advantage_of(advantages, i, t)
+            alpha = 1.0 if advantage >= 0 else min(ratio, 1.0)
+            result[i, t] = -alpha * advantage * logprobs[i, t].item()
+    return result
+
+
+def dro_surrogate(
+    logprobs: Tensor,
+    log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    tau: float = 0.1,
+    level: str = "sequence",
+) -> Tensor:
+    """A response's penalty is the square of its log-ratio, dealt out in proportion to those of its tokens."""
+    result = torch.zeros(logprobs.shape, dtype=torch.float64)
+    for i, row in enumerate(log_ratio.tolist()):
+        own = [max(-80.0, min(80.0, d)) if counts else 0.0 for d, counts in zip(row, mask[i].tolist(), strict=True)]
+        total = math.fsum(own)
+        for t, d in enumerate(own):
+            share = d / total if total else 0.0
+            penalty = d**2 if level == "token" else share * total**2
+            result[i, t] = -advantage_of(advantages, i, t) * logprobs[i, t].item() + tau / 2 * penalty
+    return result
+
+
+def log_ratio_of_response(row: list[float], mask: list[bool]) -> float:
+    return max(-80.0, min(80.0, math.fsum(chosen(row, mask))))
 
 
 def kl_cov_surrogate(
@@ -157,7 +239,8 @@ def kl_cov_surrogate(
     top = sorted(covariances, key=lambda place: -covariances[place])[: count_of(mask, fraction)]
     for i, t in product(*map(range, logprobs.shape)):
         d = log_ratio[i, t].item()
-        result[i, t] = -ratio_of(d) * advantage_of(advantages, i, t) + (kl_weight * abs(d) if (i, t) in top else 0)
+        penalty = kl_weight * min(80.0, abs(d)) if (i, t) in top else 0
+        result[i, t] = -ratio_of(d) * advantage_of(advantages, i, t) + penalty
     return result
 
 
@@ -205,14 +288,22 @@ CASES = [
     case("clipped_surrogate", "log_ratio advantages", epsilon_low=1.0, delta=1.5),
     case("sapo_surrogate", "log_ratio advantages"),
     case("sapo_surrogate", "log_ratio advantages=token_advantages"),
+    case("fipo_surrogate", "log_ratio advantages mask"),
+    case("fipo_surrogate", "log_ratio advantages=token_advantages mask", half_life=2.0, weight_low=0.5, safe_ratio=1.5),
     case("policy_gradient_surrogate", "logprobs advantages"),
     case("cispo_surrogate", "logprobs log_ratio advantages", ratio_low=0.5, ratio_high=1.5),
     case("cispo_surrogate", "logprobs log_ratio advantages=token_advantages"),
-    case("dppo_surrogate", "logprobs log_ratio advantages"),
+    case("dis_surrogate", "logprobs log_ratio advantages"),
+    case("dis_surrogate", "logprobs log_ratio advantages=token_advantages", epsilon_high=0.2),
+    case("dppo_surrogate", "logprobs log_ratio advantages", ratio_high=1.5),
     case("dppo_surrogate", "logprobs log_ratio advantages=token_advantages", divergence="kl"),
     case("geometric_mean_surrogate", "log_ratio advantages mask"),
     case("vespo_surrogate", "logprobs log_ratio advantages mask"),
-    case("vespo_surrogate", "logprobs log_ratio advantages=token_advantages mask"),
+    case("vespo_surrogate", "logprobs log_ratio advantages=token_advantages mask importance_weights=weights"),
+    case("topr_surrogate", "logprobs log_ratio advantages mask"),
+    case("topr_surrogate", "logprobs log_ratio advantages=token_advantages mask"),
+    case("dro_surrogate", "logprobs log_ratio advantages mask"),
+    case("dro_surrogate", "logprobs log_ratio advantages=token_advantages mask", level="token", tau=1.0),
     case("clip_cov_surrogate", "logprobs log_ratio advantages mask", fraction=1.0, covariance_low=0.1),
     case("kl_cov_surrogate", "logprobs log_ratio advantages=token_advantages mask", fraction=0.1),
 ]
@@ -227,9 +318,19 @@ BAD_VALUES = [
     ("clipped_surrogate", "dual_clip", [1, 0.5, math.nan], "above 1 or None"),
     ("clipped_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
     ("clipped_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("dis_surrogate", "epsilon_high", [0, -0.1, math.nan], "above 0"),
+    ("dis_surrogate", "epsilon_low", [0, 1.1, math.nan], "(0, 1]"),
     ("dppo_surrogate", "ratio_high", [0.9, math.nan], "at least 1"),
     ("dppo_surrogate", "threshold_high", [-0.1, math.nan], "at least 0"),
     ("dppo_surrogate", "threshold_low", [-0.1, math.nan], "at least 0"),
+    ("dro_surrogate", "tau", [-0.1, math.nan], "at least 0"),
+    ("fipo_surrogate", "dual_clip", [1, 0, -1, math.nan], "above 1"),
+    ("fipo_surrogate", "epsilon_high", [-0.1, math.nan], "at least 0"),
+    ("fipo_surrogate", "epsilon_low", [-0.1, 1.1, math.nan], "[0, 1]"),
+    ("fipo_surrogate", "half_life", [0, -1, math.nan], "above 0"),
+    ("fipo_surrogate", "safe_ratio", [0, -1, math.nan], "above 0"),
+    ("fipo_surrogate", "weight_high", [0.9, math.nan], "at least 1"),
+    ("fipo_surrogate", "weight_low", [-0.1, 1.1, math.nan], "[0, 1]"),
     ("geometric_mean_surrogate", "clip_high", [-0.1, math.nan], "at least 0"),
     ("geometric_mean_surrogate", "clip_low", [-0.1, math.nan], "at least 0"),
     ("kl_cov_surrogate", "fraction", [0, 1.1, math.nan], "(0, 1]"),
