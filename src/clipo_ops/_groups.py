@@ -56,17 +56,16 @@ class GroupLayout(NamedTuple):
         Args:
             group_ids: Any integers; rollouts with the same one form a group.
         """
-        order, starts_here = _sorted_groups(group_ids)
-        rollouts = torch.arange(len(order), device=order.device)
-        starts = rollouts[starts_here]
-        sizes = torch.diff(starts, append=starts.new_tensor([len(order)]))
+        _, group, sizes = torch.unique(group_ids, return_inverse=True, return_counts=True)
+        order = group.argsort(stable=True)  # the rollouts, one group after the other
+        starts = sizes.cumsum(0) - sizes
         slots = int(sizes.max()) if len(sizes) else 1
         slot = torch.arange(slots, device=order.device)
         valid = slot < sizes[:, None]
-        members = order[torch.where(valid, starts[:, None] + slot, starts[:, None])]
-        group = torch.cumsum(starts_here, 0) - 1
+        members = order[starts[:, None] + torch.where(valid, slot, 0)]
+        rollouts = torch.arange(len(order), device=order.device)
         position = torch.empty_like(order)
-        position[order] = group * slots + rollouts - starts[group]
+        position[order] = group[order] * slots + rollouts - starts[group[order]]
         ordered = members.numel() == len(order) and bool((order == rollouts).all())
         return GroupLayout(members, valid, position, ordered)
 
@@ -92,14 +91,17 @@ class GroupLayout(NamedTuple):
         return GroupLayout(position.view(-1, size), valid, position, True)
 
     def gather(self, values: Shaped[Tensor, "rollouts ..."]) -> Shaped[Tensor, "groups slots ..."]:
-        """One row per rollout -> one row per slot. A slot that is not `valid` holds a copy of its group's first
-        rollout, through which no gradient flows.
+        """One row per rollout -> one row per slot.
+
+        A slot that is not `valid` holds a copy of its group's first rollout and passes no gradient back.
         """
         require_rollouts(len(self.position), "values", len(values))
         if self.ordered:
             return values.reshape(self.members.shape + values.shape[1:])
-        laid_out: Tensor = _Gather.apply(values, self.members.flatten(), self.position)  # type: ignore[no-untyped-call]
-        return laid_out.view(self.members.shape + values.shape[1:])
+        laid_out = values.index_select(0, self.members.flatten()).view(self.members.shape + values.shape[1:])
+        if not laid_out.requires_grad:
+            return laid_out
+        return torch.where(_column(self.valid, laid_out), laid_out, laid_out.detach())
 
     def scatter(self, values: Shaped[Tensor, "groups slots ..."]) -> Shaped[Tensor, "rollouts ..."]:
         """One row per slot -> one row per rollout: the inverse of `gather`."""
@@ -121,115 +123,103 @@ def group_numbers(groups: Groups) -> Int[Tensor, " rollouts"]:
     """A number below `rollouts` for each rollout's group: static shapes and no host sync, whatever the ids."""
     if isinstance(groups, GroupLayout):
         return groups.position // groups.members.shape[1]
-    order, starts_here = _sorted_groups(groups)
-    place = torch.arange(len(order), device=order.device)
+    ids, order = torch.sort(groups, stable=True)
+    place = torch.arange(len(ids), device=ids.device)
+    starts_here = (place == 0) | (ids != ids.roll(1))
     start = torch.where(starts_here, place, 0).cummax(0).values
     return torch.empty_like(order).scatter(0, order, start)
 
 
-class Moments(NamedTuple):
-    """Of each rollout: its value less its group's mean, the group's sum of squares of that, and the group's size."""
-
-    centered: Tensor
-    squares: Tensor
-    size: Tensor
+Reducer: TypeAlias = Callable[[Tensor, str], Tensor]
 
 
-def group_moments(values: Shaped[Tensor, " rollouts"], groups: Groups) -> Moments:
-    """Values less their group's mean, and what a standard deviation needs.
+def group_reducer(groups: Groups, rollouts: int) -> Reducer:
+    """A function that reduces values over groups, by "sum" or "amax", and gives every rollout its group's result.
 
-    Values that are NaN or infinite are left out of their group, and centred to 0. Differences to the group's largest
-    value are averaged rather than the values themselves, so that a constant group comes out as exactly 0, and nothing
-    is lost where values are large next to their spread.
-    """
-    if isinstance(groups, GroupLayout):
-        layout = as_layout(groups, len(values))
-        return Moments(*(layout.scatter(column.expand_as(layout.valid)) for column in _row_moments(values, layout)))
-    number = group_numbers(groups)
-    known = values.isfinite()
-    return _moments(values, known, lambda column, reduce: _over_segment(column, number, reduce))
-
-
-def group_zscores(values: Shaped[Tensor, " rollouts"], groups: Groups, eps: float) -> Shaped[Tensor, " rollouts"]:
-    """Values less their group's mean, over its standard deviation; a constant group is exactly 0."""
-    if not isinstance(groups, GroupLayout):
-        return _zscores(group_moments(values, groups), eps)
-    layout = as_layout(groups, len(values))
-    return layout.scatter(_zscores(_row_moments(values, layout), eps))
-
-
-def group_reducer(groups: Groups, rollouts: int) -> Callable[[Tensor, str], Tensor]:
-    """A function that reduces one value per rollout over its group, by "sum" or "amax", and gives every rollout its
-    group's result.
+    With ids it scatters, which waits for nothing; with a layout it reduces over the slots.
     """
     if not isinstance(groups, GroupLayout):
         number = group_numbers(groups)
-        return lambda values, reduce: _over_segment(values, number, reduce)
+
+        def over_ids(values: Tensor, by: str) -> Tensor:
+            identity = torch.full_like(values, -torch.inf if by == "amax" else 0)
+            reduced = identity.scatter_reduce(0, _column(number, values).expand_as(values), values, by)
+            return reduced.index_select(0, number)
+
+        return over_ids
+
     layout = as_layout(groups, rollouts)
 
-    def over_group(values: Tensor, reduce: str) -> Tensor:
-        rows = torch.where(layout.valid, layout.gather(values), -torch.inf if reduce == "amax" else 0)
-        return layout.scatter(_over_row(rows, reduce).expand_as(layout.valid))
+    def over_slots(values: Tensor, by: str) -> Tensor:
+        rows = layout.gather(values)
+        rows = torch.where(_column(layout.valid, rows), rows, -torch.inf if by == "amax" else 0)
+        reduced = rows.amax(1, keepdim=True) if by == "amax" else rows.sum(1, keepdim=True)
+        return layout.scatter(reduced.expand_as(rows))
 
-    return over_group
+    return over_slots
+
+
+class Moments(NamedTuple):
+    """The statistics of each rollout's group: all have the values' shape.
+
+    Attributes:
+        mean: The mean of the group's finite values.
+        centered: The value less that mean; 0 where the value is not finite.
+        variance: The sample variance (n - 1); 0 in a group of one.
+        size: How many of the group's values are finite.
+    """
+
+    mean: Tensor
+    centered: Tensor
+    variance: Tensor
+    size: Tensor
+
+
+def group_moments(values: Shaped[Tensor, "rollouts ..."], groups: Groups) -> Moments:
+    """Mean, deviations from it, variance and size of each rollout's group, over its finite values.
+
+    What is averaged are differences to the group's largest value, not the values: a constant group then has deviations
+    of exactly 0, and values that are large next to their spread lose nothing.
+    """
+    over_group = group_reducer(groups, len(values))
+    known = values.isfinite()
+    size = over_group(known.to(values.dtype), "sum")
+    largest = over_group(torch.where(known, values.detach(), -torch.inf), "amax")
+    largest = torch.where(size > 0, largest, 0)
+    below = torch.where(known, values - largest, 0)
+    mean_below = over_group(below, "sum") / size.clamp(min=1)
+    centered = torch.where(known, below - mean_below, 0)
+    variance = over_group(centered.square(), "sum") / (size - 1).clamp(min=1)
+    return Moments(largest + mean_below, centered, variance, size)
+
+
+def group_zscores(values: Shaped[Tensor, " rollouts"], groups: Groups, eps: float) -> Shaped[Tensor, " rollouts"]:
+    """Values less their group's mean, over its standard deviation plus eps; a constant group is exactly 0."""
+    group = group_moments(values, groups)
+    return standardized(group.centered, group.variance, eps)
 
 
 def standardized(centered: Tensor, variance: Tensor, eps: float) -> Tensor:
-    """Centred values over their standard deviation; exactly 0, with a finite gradient, where nothing varies."""
+    """Centered values over their standard deviation plus eps; exactly 0, with a finite gradient, without variance."""
     constant = variance == 0
     deviation = torch.where(constant, 1, variance).sqrt() + eps
     return torch.where(constant, 0, centered / deviation)
 
 
-def _zscores(moments: Moments, eps: float) -> Tensor:
-    return standardized(moments.centered, moments.squares / (moments.size - 1).clamp(min=1), eps)
+def weighted_centered(
+    values: Shaped[Tensor, "rollouts ..."], weights: Shaped[Tensor, "rollouts ..."], groups: Groups
+) -> Shaped[Tensor, "rollouts ..."]:
+    """Values less their group's weighted mean; 0 where a value is not finite, and in a group without weight."""
+    over_group = group_reducer(groups, len(values))
+    known = values.isfinite()
+    centered = group_moments(values, groups).centered
+    weights = torch.where(known, weights, 0)
+    total = over_group(weights, "sum")
+    weighs = total > 0
+    baseline = over_group(weights * centered, "sum") / torch.where(weighs, total, 1)
+    return torch.where(known & weighs, centered - baseline, 0)
 
 
-def _row_moments(values: Tensor, layout: GroupLayout) -> Moments:
-    """Those of the slots of each group; what all of a group share has one column."""
-    rows = layout.gather(values)
-    known = rows.isfinite()
-    return _moments(rows, known if layout.ordered else known & layout.valid, _over_row)
-
-
-def _moments(values: Tensor, known: Tensor, over_group: Callable[[Tensor, str], Tensor]) -> Moments:
-    largest = over_group(torch.where(known, values.detach(), -torch.inf), "amax")
-    shifted = torch.where(known, values - largest, 0)
-    size = over_group(known.to(values.dtype), "sum")
-    centered = torch.where(known, shifted - over_group(shifted, "sum") / size.clamp(min=1), 0)
-    return Moments(centered, over_group(centered.square(), "sum"), size)
-
-
-def _over_row(rows: Tensor, reduce: str) -> Tensor:
-    return rows.amax(1, keepdim=True) if reduce == "amax" else rows.sum(1, keepdim=True)
-
-
-def _over_segment(values: Tensor, number: Tensor, reduce: str) -> Tensor:
-    empty = torch.full_like(values, -torch.inf if reduce == "amax" else 0)
-    return empty.scatter_reduce(0, number, values, reduce).index_select(0, number)
-
-
-def _sorted_groups(group_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The rollouts in order of their ids, and which of them begin a group."""
-    ids, order = torch.sort(group_ids, stable=True)
-    is_first = torch.arange(len(ids), device=ids.device) == 0
-    return order, is_first | (ids != ids.roll(1))
-
-
-class _Gather(torch.autograd.Function):
-    """`values[index]`, whose backward is a gather too: every rollout has one slot of its own, so nothing needs
-    adding up (the backward of advanced indexing costs several times as much).
-    """
-
-    @staticmethod
-    def forward(values: Tensor, index: Tensor, position: Tensor) -> Tensor:
-        return values.index_select(0, index)
-
-    @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
-
-    @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (position,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grads[0].index_select(0, position), None, None
+def _column(narrow: Tensor, wide: Tensor) -> Tensor:
+    """A view of a tensor that lines up with the leading axes of another one."""
+    return narrow.view(narrow.shape + (1,) * (wide.ndim - narrow.ndim))

@@ -43,7 +43,7 @@ ESTIMATORS: dict[str, tuple[Estimator, Estimator]] = {
         lambda r, g: oracles.opo_advantages(r, lengths_of(r), g),
     ),
     "maxrl": (lambda r, g: maxrl_advantages(r.abs(), g), lambda r, g: oracles.maxrl_advantages(r.abs(), g)),
-    "gpg": (lambda r, g: gpg_advantages(r, g, scale=2), lambda r, g: oracles.gpg_advantages(r, g, scale=2)),
+    "gpg": (lambda r, g: gpg_advantages(r, g, divisor=2), lambda r, g: oracles.gpg_advantages(r, g, divisor=2)),
 }
 every_estimator = pytest.mark.parametrize(("estimate", "oracle"), ESTIMATORS.values(), ids=ESTIMATORS)
 

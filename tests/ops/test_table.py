@@ -134,6 +134,8 @@ NO_GRADIENT = {
     "degenerate_fraction",
     "effective_sample_size",
     "gae_advantages",
+    "length_adaptive_lambda",
+    "optimal_token_baseline_advantages",
     "group_similarity",
     "informative_groups",
     "negative_credit",
