@@ -235,7 +235,7 @@ def corpo_advantages(
         Advantages of the rewards' dtype; exactly 0 in a constant group that is not below the threshold.
 
     Raises:
-        ValueError: `threshold` is NaN; `groups` for another number of rollouts.
+        ValueError: `threshold` not finite; `groups` for another number of rollouts.
 
     Source:
         CoRPO (arXiv 2511.04439); formula as in three implementations that quote its eq. 11. The paper divides by no
@@ -246,7 +246,7 @@ def corpo_advantages(
         >>> corpo_advantages(rewards, torch.tensor([0, 0, 0, 1, 1, 1]), threshold=0.0)
         tensor([-0.7000, -1.0000, -1.0000, -1.0000,  0.0000,  1.0000])
     """
-    require(not math.isnan(threshold), "threshold", "a number", threshold)
+    require(-math.inf < threshold < math.inf, "threshold", "a finite number", threshold)
     values = at_least_float32(rewards)
     group = group_moments(values, groups)
     short = torch.where(values.isfinite(), values - threshold, 0)

@@ -102,8 +102,8 @@ def length_adaptive_lambda(
         ValueError: `alpha` not above 0.
 
     Source:
-        VAPO (arXiv 2504.05118), Length-Adaptive GAE; formula as in AReaL's `vapo_length_adaptive_gae`, $\alpha$ = 0.05 as
-        in open-instruct.
+        VAPO (arXiv 2504.05118), Length-Adaptive GAE; formula as in AReaL's `vapo_length_adaptive_gae`, the default of
+        $\alpha$ as in open-instruct.
 
     Examples:
         >>> mask = torch.arange(400) < torch.tensor([[40], [400], [4]])
@@ -155,8 +155,9 @@ def clipped_value_loss(
         tensor(0.2225)
     """
     require(epsilon > 0, "epsilon", "a number above 0", epsilon)
-    values = at_least_float32(values)
-    old, targets = old_values.detach().to(values.dtype), returns.detach().to(values.dtype)
+    values, old, targets = (
+        torch.where(mask, at_least_float32(x), 0) for x in (values, old_values.detach(), returns.detach())
+    )
     clipped = values.clamp(old - epsilon, old + epsilon)
     loss = torch.maximum((values - targets).square(), (clipped - targets).square()) / 2
     return aggregate(loss, mask, mode=aggregation, denominator=denominator)

@@ -115,8 +115,8 @@ def optimal_token_baseline_advantages(
     tokens of the group at the same place, counted over valid tokens; rollouts that have ended are out of the baseline.
 
     Args:
-        token_rewards: Rewards per token. A rollout with NaN at a valid token is not known: it is in no baseline, and its
-            advantages are 0.
+        token_rewards: Rewards per token. A rollout with NaN at a valid token is not known: it is in no baseline, and
+            its advantages are 0.
         old_logprobs: $\log \pi_{it}$ of the sampled tokens under the policy that sampled.
         collision_probs: $\sum_v \pi_{it}(v)^2$ over the vocabulary:
             `torch.exp(torch.logsumexp(2 * logits, -1) - 2 * torch.logsumexp(logits, -1))`.

@@ -24,7 +24,7 @@ def gigpo_advantages(
     scale: Literal["group", "none"] = "none",
     eps: float = 1e-6,
 ) -> Float[Tensor, "rollouts steps"]:
-    r"""Group-in-group advantages: of the episode over its prompt's episodes, and of each step over steps from one state.
+    r"""Group-in-group advantages: an episode over its prompt's episodes, plus each step over steps from the same state.
 
     $$A_{it} = \frac{R_i - \bar R_{g_i}}{F_{g_i}} + \omega\, \frac{G_{it} - \bar G_{h_{it}}}{F_{h_{it}}}, \qquad
     R_i = \sum_t r_{it}, \qquad G_{it} = r_{it} + \gamma G_{i,t+1}$$
@@ -33,8 +33,8 @@ def gigpo_advantages(
     or a sample deviation plus $\epsilon$. A state that is met once adds nothing.
 
     Args:
-        step_rewards: $r$, the environment's reward for each step. A rollout with NaN at a valid step, or without a valid
-            step, is not known: it is in no baseline and has advantage 0.
+        step_rewards: $r$, the environment's reward for each step. A rollout with NaN at a valid step, or without a
+            valid step, is not known: it is in no baseline and has advantage 0.
         states: Any integers, such as hashes of observations; equal ones in a group are the same state.
         mask: True at the steps that were taken.
         groups: Group ids or a layout.

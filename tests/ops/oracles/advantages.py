@@ -140,7 +140,7 @@ CASES = [
 
 # Function, argument, bad values, and a word of what it wants.
 BAD_VALUES = [
-    ("corpo_advantages", "threshold", [math.nan], "a number"),
+    ("corpo_advantages", "threshold", [math.nan, math.inf, -math.inf], "a finite number"),
     ("gdpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
     ("gdpo_advantages", "weights", [(), (1.0,)], "one number per signal"),
     ("gpg_advantages", "divisor", [0, -1, math.nan], "above 0"),
