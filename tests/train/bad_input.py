@@ -99,6 +99,10 @@ CONFIGURATION = [
         "'transformers', "
         "got 'truncated'",
     ),
+    Case(
+        f"{TRAIN} --loss.kl_weight 0.1 --loss.kl_estimator k1",
+        "loss.kl_estimator: expected another with loss.kl_in 'loss', where the gradient of 'k1' is noise, got 'k1'",
+    ),
     Case(f"{TRAIN} --checkpoint.keep 0", "checkpoint.keep: expected greater than or equal to 1, got "),
     Case(
         f"{TRAIN} --data.columns question=prompt",

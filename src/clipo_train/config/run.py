@@ -234,6 +234,11 @@ class TrainConfig:
                 "loss.rollout_correction: expected 'none' where the policy itself samples, as by rollout.engine "
                 f"'transformers', got {self.loss.rollout_correction!r}"
             )
+        if self.loss.kl_weight > 0 and self.loss.kl_in == "loss" and self.loss.kl_estimator == "k1":
+            raise ValueError(
+                "loss.kl_estimator: expected another with loss.kl_in 'loss', where the gradient of 'k1' is noise, "
+                "got 'k1'"
+            )
         _divides("rollout.group_size", rollout.group_size, "rollout.batch_size", rollout.batch_size)
         _divides("optimizer.minibatch_size", optimizer.minibatch_size, "rollout.batch_size", rollout.batch_size)
         _divides(
