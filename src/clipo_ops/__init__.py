@@ -3,17 +3,16 @@
 Everything public is a name of this package; modules beginning with an underscore are not.
 """
 
-from clipo_ops._advantages import (
-    gdpo_advantages,
+from clipo_ops._advantages.credit import gdpo_advantages, negative_credit, remax_advantages
+from clipo_ops._advantages.group import (
+    corpo_advantages,
     gpg_advantages,
     grpo_advantages,
     maxrl_advantages,
-    negative_credit,
     opo_advantages,
-    pass_at_k_advantages,
-    remax_advantages,
     rloo_advantages,
 )
+from clipo_ops._advantages.pass_at_k import best_minus_second_advantages, pass_at_k_advantages
 from clipo_ops._contrastive.loss import contrastive_anchors, contrastive_loss
 from clipo_ops._contrastive.objectives import (
     Objective,
@@ -66,12 +65,13 @@ from clipo_ops._pooling import (
     token_pool,
     weighted_pool,
 )
-from clipo_ops._returns import (
-    GeneralizedAdvantages,
-    gae_advantages,
+from clipo_ops._returns.gae import GeneralizedAdvantages, clipped_value_loss, gae_advantages, length_adaptive_lambda
+from clipo_ops._returns.reinforce import (
+    optimal_token_baseline_advantages,
     reinforce_plus_plus_advantages,
     reinforce_plus_plus_baseline_advantages,
 )
+from clipo_ops._returns.steps import gigpo_advantages
 from clipo_ops._rewards.combination import combine_rewards, guarded_rewards, informative_groups, reward_inversions
 from clipo_ops._rewards.contrastive import clipo_rewards, contrastive_reward
 from clipo_ops._rewards.shaping import (
@@ -104,6 +104,7 @@ __all__ = [
     "aggregate",
     "aggregate_denominator",
     "approximate_kl",
+    "best_minus_second_advantages",
     "center_by_group",
     "centroid",
     "cispo_loss",
@@ -113,10 +114,12 @@ __all__ = [
     "clip_fraction",
     "clipo_rewards",
     "clipped_surrogate",
+    "clipped_value_loss",
     "combine_rewards",
     "contrastive_anchors",
     "contrastive_loss",
     "contrastive_reward",
+    "corpo_advantages",
     "cosine_length_reward",
     "dapo_loss",
     "decoupled",
@@ -135,6 +138,7 @@ __all__ = [
     "gather_rollouts",
     "gdpo_advantages",
     "geometric_mean_surrogate",
+    "gigpo_advantages",
     "gmpo_loss",
     "gpg_advantages",
     "gpg_loss",
@@ -151,6 +155,7 @@ __all__ = [
     "kl_cov_surrogate",
     "kl_estimate",
     "last_token_pool",
+    "length_adaptive_lambda",
     "length_bucket_similarity",
     "linear_token_logprobs",
     "log_ratio",
@@ -163,6 +168,7 @@ __all__ = [
     "noise_share",
     "off_policy_sequence_mask",
     "opo_advantages",
+    "optimal_token_baseline_advantages",
     "overlong_penalty",
     "pass_at_k_advantages",
     "pass_rate_length_penalty",

@@ -142,7 +142,8 @@ def group_reducer(groups: Groups, rollouts: int) -> Reducer:
 
         def over_ids(values: Tensor, by: str) -> Tensor:
             identity = torch.full_like(values, -torch.inf if by == "amax" else 0)
-            return identity.scatter_reduce(0, _column(number, values).expand_as(values), values, by)[number]
+            reduced = identity.scatter_reduce(0, _column(number, values).expand_as(values), values, by)
+            return reduced.index_select(0, number)
 
         return over_ids
 

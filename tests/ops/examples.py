@@ -99,4 +99,6 @@ def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
         "ordered": GroupLayout.from_size(rollouts, 4, device="cpu"),
         "reversed": GroupLayout.from_ids(-(place // 4)),
         "signals": normal(rollouts, 2),
+        "rates": normal(rollouts).sigmoid(),
+        "collision_probs": normal(rollouts, length).sigmoid(),
     }

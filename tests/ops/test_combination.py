@@ -136,6 +136,18 @@ def test_gdpo_tells_apart_what_a_sum_does_not() -> None:
     assert_same(apart[3], 2 * apart[1], rtol=1e-6)
 
 
+def test_gdpo_erases_the_outcome_unless_the_contrastive_reward_is_given_to_correct_rollouts_only() -> None:
+    """0, the reward of incorrect rollouts, is the best contrastive reward there is."""
+    success, ids = torch.arange(8) < 4, torch.zeros(8).long()
+    outcome, contrastive = success.float(), torch.where(success, -torch.tensor([0.7, 0.71] * 4), 0.0)
+    erased = gdpo_advantages(torch.stack([outcome, contrastive], 1), ids)
+    assert erased[success].mean().abs() < 0.01
+    given_to_correct = torch.where(success, contrastive, torch.nan)
+    kept = gdpo_advantages(torch.stack([outcome, given_to_correct], 1), ids)
+    assert kept[success].mean() > 0.5
+    assert kept[~success].max() < -0.5
+
+
 @every_method
 @given(st.integers(1, 2), st.integers(2, 4), SEEDS)
 def test_passes_gradcheck(method: str, groups: int, size: int, seed: int) -> None:

@@ -1,5 +1,6 @@
 """The group-relative estimators beside GRPO: what they share, and what each is exactly."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from clipo_ops import (
     GroupLayout,
+    best_minus_second_advantages,
+    corpo_advantages,
     gpg_advantages,
     grpo_advantages,
     informative_groups,
@@ -43,7 +46,8 @@ ESTIMATORS: dict[str, tuple[Estimator, Estimator]] = {
         lambda r, g: oracles.opo_advantages(r, lengths_of(r), g),
     ),
     "maxrl": (lambda r, g: maxrl_advantages(r.abs(), g), lambda r, g: oracles.maxrl_advantages(r.abs(), g)),
-    "gpg": (lambda r, g: gpg_advantages(r, g, scale=2), lambda r, g: oracles.gpg_advantages(r, g, scale=2)),
+    "gpg": (lambda r, g: gpg_advantages(r, g, divisor=2), lambda r, g: oracles.gpg_advantages(r, g, divisor=2)),
+    "best_minus_second": (best_minus_second_advantages, oracles.best_minus_second_advantages),
 }
 every_estimator = pytest.mark.parametrize(("estimate", "oracle"), ESTIMATORS.values(), ids=ESTIMATORS)
 
@@ -111,7 +115,7 @@ def test_the_order_of_rollouts_does_not_matter(
     assert_same(estimate(rewards[order], ids[order]), estimate(rewards, ids)[order])
 
 
-@pytest.mark.parametrize("name", ["rloo", "opo", "maxrl"])
+@pytest.mark.parametrize("name", ["rloo", "opo", "maxrl", "best_minus_second"])
 @given(graded_groups())
 def test_groups_are_independent(name: str, graded: Graded) -> None:
     estimate, (rewards, ids) = ESTIMATORS[name][0], graded
@@ -136,7 +140,7 @@ def test_gradients_are_finite_without_a_baseline(estimate: Estimator, oracle: Es
         assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["rloo", "gpg"])
+@pytest.mark.parametrize("name", ["rloo", "gpg", "best_minus_second"])
 @given(graded_groups(), st.floats(-1e3, 1e3))
 def test_a_shift_changes_nothing(name: str, graded: Graded, shift: float) -> None:
     estimate, (rewards, ids) = ESTIMATORS[name][0], graded
@@ -187,6 +191,85 @@ def test_maxrl_gives_nothing_where_the_mean_is_not_above_zero() -> None:
     assert maxrl_advantages(rewards, torch.tensor([0, 0, 1, 1, 2, 2]), eps=0).count_nonzero() == 0
 
 
+def expected_gradient(estimate: Callable[[Tensor], Tensor], size: int, logit: float) -> float:
+    """Of the sum of advantages times score functions, over all outcomes of a group of Bernoulli rollouts."""
+    p, total = 1 / (1 + math.exp(-logit)), 0.0
+    for outcome in itertools.product([0.0, 1.0], repeat=size):
+        rewards = torch.tensor(outcome, dtype=torch.float64)
+        chance = p ** sum(outcome) * (1 - p) ** (size - sum(outcome))
+        total += chance * float((estimate(rewards) * (rewards - p)).sum())
+    return total
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 6])
+@pytest.mark.parametrize("logit", [-1.2, 0.0, 2.0])
+def test_maxrl_follows_the_log_likelihood_to_the_order_of_the_group_size_less_one(size: int, logit: float) -> None:
+    gradient = expected_gradient(lambda r: maxrl_advantages(r, torch.zeros(size).long(), eps=0), size, logit) / size
+    p = 1 / (1 + math.exp(-logit))
+    assert gradient == pytest.approx(p * (1 - p) * sum((1 - p) ** k for k in range(size - 1)))
+    if (size, logit) == (4, -1.2):
+        assert gradient == pytest.approx(0.4197, abs=5e-5)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("logit", [-1.2, 0.0, 2.0])
+def test_best_minus_second_is_unbiased_for_pass_at_the_group_size(size: int, logit: float) -> None:
+    gradient = expected_gradient(lambda r: best_minus_second_advantages(r, torch.zeros(size).long()), size, logit)
+    p = 1 / (1 + math.exp(-logit))
+    assert gradient == pytest.approx(size * (1 - p) ** (size - 1) * p * (1 - p))
+
+
+@given(graded_groups())
+def test_only_the_single_best_rollout_has_a_lead(graded: Graded) -> None:
+    rewards, ids = graded
+    advantages = best_minus_second_advantages(rewards, ids)
+    assert (advantages >= 0).all()
+    for group in oracles.members(ids):
+        leaders = advantages[group].nonzero().flatten()
+        assert len(leaders) <= 1
+        assert all(rewards[group][i] == rewards[group].max() for i in leaders)
+
+
+THRESHOLDS = st.floats(-4, 4, width=16)
+
+
+@given(graded_groups(), SEEDS, THRESHOLDS)
+def test_corpo_agrees_with_the_oracle(graded: Graded, seed: int, threshold: float) -> None:
+    rewards, ids = graded
+    rewards[noise(seed, len(ids)) < -0.5] = torch.nan
+    for groups in (ids, GroupLayout.from_ids(ids)):
+        advantages = corpo_advantages(rewards, groups, threshold=threshold)
+        assert_same(advantages, oracles.corpo_advantages(rewards, ids, threshold=threshold))
+        assert advantages[rewards.isnan()].count_nonzero() == 0
+
+
+@given(graded_groups(), THRESHOLDS)
+def test_corpo_never_favours_what_is_below_the_threshold(graded: Graded, threshold: float) -> None:
+    rewards, ids = graded
+    advantages = corpo_advantages(rewards, ids, threshold=threshold)
+    assert (advantages[rewards < threshold] < 0).all()
+    assert (advantages <= grpo_advantages(rewards, ids, scale="none") + 1e-9).all()
+
+
+@given(graded_groups())
+def test_corpo_is_dr_grpo_where_every_mean_has_passed_the_threshold(graded: Graded) -> None:
+    rewards, ids = graded
+    assert_same(corpo_advantages(rewards, ids, threshold=-1e4), grpo_advantages(rewards, ids, scale="none"))
+
+
+@given(group_ids(), st.floats(-1e4, 1e4, width=32))
+def test_corpo_of_a_constant_group_is_exactly_zero_at_the_threshold(ids: Tensor, constant: float) -> None:
+    rewards = torch.full((len(ids),), constant)
+    for groups in (ids, GroupLayout.from_ids(ids)):
+        assert corpo_advantages(rewards, groups, threshold=constant).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("threshold", [-5.0, 0.1, 5.0])
+def test_corpo_passes_gradcheck(threshold: float) -> None:
+    rewards, ids = noise(0, 6).requires_grad_(), torch.tensor([0, 1, 0, 1, 1, 2])
+    assert torch.autograd.gradcheck(lambda x: corpo_advantages(x, ids, threshold=threshold), (rewards,))
+
+
 @given(graded_groups())
 def test_gpg_makes_up_for_groups_without_a_gradient(graded: Graded) -> None:
     """Averaged over all rollouts, it is what Dr. GRPO is averaged over the informative ones."""
@@ -197,7 +280,7 @@ def test_gpg_makes_up_for_groups_without_a_gradient(graded: Graded) -> None:
     assert_same((gpg_advantages(rewards, ids) * weights).mean(), expected)
 
 
-def test_gpg_counts_correct_and_wrong_groups_alike() -> None:
+def test_gpg_counts_correct_and_incorrect_groups_alike() -> None:
     ids = torch.tensor([0, 0, 1, 1])
     for constant in (0.0, 1.0):
         rewards = torch.tensor([1.0, 0.0, constant, constant])
@@ -231,15 +314,15 @@ def test_pass_at_1_is_grpo_with_the_deviation_of_the_population(batch: Graded) -
 @pytest.mark.parametrize("correct", range(17))
 def test_pass_at_k_in_closed_form(k: int, correct: int) -> None:
     """The paper's own form, with binomial coefficients."""
-    success, wrong = torch.arange(16) < correct, 16 - correct
+    success, incorrect = torch.arange(16) < correct, 16 - correct
     advantages = pass_at_k_advantages(success, torch.zeros(16).long(), k=k)
-    mean = 1 - math.comb(wrong, k) / math.comb(16, k)
+    mean = 1 - math.comb(incorrect, k) / math.comb(16, k)
     deviation = math.sqrt(mean * (1 - mean))
     if deviation == 0:
         assert advantages.count_nonzero() == 0
         return
-    beside_a_wrong_one = 1 - math.comb(wrong - 1, k - 1) / math.comb(15, k - 1)
-    expected = [(1 - mean) / deviation] * correct + [(beside_a_wrong_one - mean) / deviation] * wrong
+    beside_an_incorrect_one = 1 - math.comb(incorrect - 1, k - 1) / math.comb(15, k - 1)
+    expected = [(1 - mean) / deviation] * correct + [(beside_an_incorrect_one - mean) / deviation] * incorrect
     assert advantages.tolist() == pytest.approx(expected, rel=1e-5)
 
 

@@ -1,12 +1,14 @@
 """Group layouts: any ids, any order, any sizes, without a rollouts x rollouts matrix."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipo_ops import GroupLayout
+from clipo_ops import GroupLayout, grpo_advantages, opo_advantages
 
 from . import oracles
 from .helpers import assert_equal, assert_same, gradients
@@ -96,3 +98,34 @@ def test_trailing_axes_come_along(trailing: tuple[int, ...]) -> None:
     layout = GroupLayout.from_ids(torch.tensor([1, 0, 1]))
     assert layout.gather(torch.zeros(3, *trailing)).shape == (2, 2, *trailing)
     assert layout.scatter(torch.zeros(2, 2, *trailing)).shape == (3, *trailing)
+
+
+forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, once
+
+
+@forward_mode
+@given(group_ids(max_size=8))
+def test_laying_out_has_a_tangent(ids: Tensor) -> None:
+    layout, values = GroupLayout.from_ids(ids), noise(0, len(ids), 2)
+    _, tangent = torch.func.jvp(lambda x: layout.scatter(layout.gather(x).square()), (values,), (values.square(),))
+    assert_same(tangent, 2 * values**3)
+
+
+STATISTICS = {
+    "grpo": lambda r, g: grpo_advantages(r, g),
+    "batch": lambda r, g: grpo_advantages(r, g, scale="batch"),
+    "opo": lambda r, g: opo_advantages(r, torch.arange(len(r)), g),
+}
+
+
+@forward_mode
+@pytest.mark.parametrize("statistic", STATISTICS.values(), ids=STATISTICS)
+@given(st.integers(1, 2), st.integers(2, 4))
+def test_statistics_have_right_second_derivatives_and_tangents(
+    statistic: Callable[[Tensor, Tensor | GroupLayout], Tensor], groups: int, size: int
+) -> None:
+    ids, rewards = torch.arange(groups * size) % groups, noise(0, groups * size).requires_grad_()
+    for form in (ids, GroupLayout.from_ids(ids)):
+        check_forward = isinstance(form, GroupLayout)  # PyTorch refuses forward mode through scatter_reduce
+        assert torch.autograd.gradcheck(lambda r, g=form: statistic(r, g), (rewards,), check_forward_ad=check_forward)
+        assert torch.autograd.gradgradcheck(lambda r, g=form: statistic(r, g), (rewards,))

@@ -1,5 +1,7 @@
 """Token-level advantages: time over valid tokens only, of any length, and whitening."""
 
+from typing import Any, NamedTuple
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +10,12 @@ from torch import Tensor
 
 from clipo_ops import (
     GroupLayout,
+    clipped_value_loss,
     gae_advantages,
+    gigpo_advantages,
+    grpo_advantages,
+    length_adaptive_lambda,
+    optimal_token_baseline_advantages,
     reinforce_plus_plus_advantages,
     reinforce_plus_plus_baseline_advantages,
     token_level_rewards,
@@ -207,3 +214,199 @@ def test_without_a_valid_token_everything_is_zero(shape: tuple[int, int]) -> Non
     assert result.shape == shape
     assert result.count_nonzero() == grad.count_nonzero() == 0
     assert all(x.shape == shape and x.count_nonzero() == 0 for x in gae_advantages(rubbish, rubbish, mask))
+
+
+@given(masks(), SEEDS)
+def test_a_lambda_for_each_rollout_is_that_rollouts_lambda(mask: Tensor, seed: int) -> None:
+    rewards, values = noise(seed, *mask.shape), noise(seed + 1, *mask.shape)
+    rates = noise(seed + 2, len(mask)).sigmoid()
+    together = gae_advantages(rewards, values, mask, discount=0.9, gae_lambda=rates)
+    for i, rate in enumerate(rates.tolist()):
+        row = slice(i, i + 1)
+        alone = gae_advantages(rewards[row], values[row], mask[row], discount=0.9, gae_lambda=rate)
+        assert_same(together.advantages[row], alone.advantages)
+        assert_same(together.returns[row], alone.returns)
+
+
+@given(masks(max_tokens=40), st.sampled_from([0.05, 0.3, 2.0]))
+def test_the_horizon_of_the_adaptive_lambda_is_a_share_of_the_length(mask: Tensor, alpha: float) -> None:
+    rates = length_adaptive_lambda(mask, alpha=alpha)
+    torch.testing.assert_close(rates.double(), oracles.length_adaptive_lambda(mask, alpha=alpha), rtol=1e-5, atol=1e-6)
+    assert ((rates >= 0) & (rates < 1)).all()
+    horizon, lengths = 1 / (1 - rates.double()), mask.sum(1)
+    long_enough = alpha * lengths >= 1
+    torch.testing.assert_close(horizon[long_enough], alpha * lengths[long_enough].double(), rtol=1e-4, atol=1e-4)
+
+
+@given(masks(), SEEDS, st.sampled_from([0.05, 0.2, 1.0, float("inf")]))
+def test_the_value_loss_agrees_with_the_oracle_and_passes_gradcheck(mask: Tensor, seed: int, epsilon: float) -> None:
+    values, old_values, returns = (noise(seed + n, *mask.shape) for n in range(3))
+    loss = clipped_value_loss(values, old_values, returns, mask, epsilon=epsilon)
+    assert_same(loss, oracles.clipped_value_loss(values, old_values, returns, mask, epsilon=epsilon))
+    leaf = values.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: clipped_value_loss(x, old_values, returns, mask, epsilon=epsilon), (leaf,)
+    )
+
+
+@given(masks(), SEEDS)
+def test_value_clipping_only_adds_to_the_squared_error(mask: Tensor, seed: int) -> None:
+    values, old_values, returns = (noise(seed + n, *mask.shape) for n in range(3))
+    plain = clipped_value_loss(values, old_values, returns, mask, epsilon=float("inf"))
+    assert_same(plain, torch.where(mask, (values - returns) ** 2 / 2, 0).sum() / mask.sum().clamp(min=1))
+    assert clipped_value_loss(values, old_values, returns, mask, epsilon=0.1) >= plain
+    unmoved = clipped_value_loss(old_values, old_values, returns, mask, epsilon=0.1)
+    assert_same(unmoved, clipped_value_loss(old_values, old_values, returns, mask, epsilon=float("inf")))
+
+
+def test_the_value_loss_has_no_gradient_beyond_the_bound_where_the_value_went_the_right_way() -> None:
+    values = torch.tensor([[0.5, -0.5]], requires_grad=True)
+    old_values, returns = torch.zeros(1, 2, requires_grad=True), torch.ones(1, 2, requires_grad=True)
+    loss = clipped_value_loss(values, old_values, returns, torch.ones(1, 2).bool(), epsilon=0.2)
+    grads = torch.autograd.grad(loss, [values, old_values, returns], allow_unused=True)
+    assert grads[0].tolist() == [[0, -0.75]]
+    assert grads[1:] == (None, None)
+
+
+class Energetic(NamedTuple):
+    token_rewards: Tensor
+    old_logprobs: Tensor
+    collision_probs: Tensor
+    mask: Tensor
+    groups: Tensor
+
+
+@st.composite
+def energetic(draw: st.DrawFn) -> Energetic:
+    """Distributions over three vocabulary entries; few different rewards; some rollouts not known."""
+    mask, seed = draw(masks()), draw(SEEDS)
+    probs = noise(seed, *mask.shape, 3).mul(3).softmax(-1)
+    rewards = noise(seed + 1, *mask.shape).round()
+    rewards[noise(seed + 2, len(mask)) < -1.5] = torch.nan
+    ids = draw(st.lists(st.integers(0, 2), min_size=len(mask), max_size=len(mask)))
+    return Energetic(rewards, probs[..., 0].log(), probs.square().sum(-1), mask, torch.tensor(ids))
+
+
+@given(energetic())
+def test_the_optimal_token_baseline_agrees_with_the_oracle(batch: Energetic) -> None:
+    expected = oracles.optimal_token_baseline_advantages(*batch)
+    assert_same(optimal_token_baseline_advantages(*batch), expected)
+    layout = GroupLayout.from_ids(batch.groups)
+    assert_same(optimal_token_baseline_advantages(*batch[:-1], layout), expected)
+    assert expected[~batch.mask].count_nonzero() == 0
+
+
+@given(energetic())
+def test_the_optimal_token_baseline_minimises_the_energy_of_the_gradient(batch: Energetic) -> None:
+    """The sum of W A^2 at one token of all rollouts, with a baseline that they share."""
+    whole = batch._replace(
+        token_rewards=batch.token_rewards.nan_to_num(),
+        mask=torch.ones_like(batch.mask),
+        groups=torch.zeros_like(batch.groups),
+    )
+    advantages = optimal_token_baseline_advantages(*whole)
+    energy = (1 - 2 * whole.old_logprobs.exp() + whole.collision_probs).cumsum(1)
+    least = (energy * advantages.square()).sum(0)
+    for shift in (-0.1, 0.1):
+        assert ((energy * (advantages + shift).square()).sum(0) >= least - 1e-9).all()
+
+
+@given(energetic(), st.floats(-1e3, 1e3, width=32))
+def test_the_optimal_token_baseline_leaves_nothing_where_returns_are_equal(batch: Energetic, reward: float) -> None:
+    """Rewards at the end: as far as the shortest rollout goes, and beyond it among those that still run."""
+    rewards = token_level_rewards(torch.full((len(batch.mask),), reward), batch.mask)
+    for groups in (batch.groups, GroupLayout.from_ids(batch.groups)):
+        inputs = batch._replace(token_rewards=rewards, groups=groups)
+        assert optimal_token_baseline_advantages(*inputs).count_nonzero() == 0
+
+
+def test_rollouts_of_equal_energy_have_the_advantages_of_dr_grpo() -> None:
+    rewards, ids, mask = torch.tensor([1.0, 0.0, 0.0, 0.5]), torch.tensor([0, 0, 1, 1]), torch.ones(4, 3).bool()
+    half = torch.full((4, 3), 0.5)
+    advantages = optimal_token_baseline_advantages(token_level_rewards(rewards, mask), half.log(), half, mask, ids)
+    assert_same(advantages, grpo_advantages(rewards, ids, scale="none").unsqueeze(1).expand(4, 3))
+
+
+def test_a_certain_token_has_no_energy_and_no_advantage() -> None:
+    mask, certain = torch.ones(2, 2).bool(), torch.ones(2, 2)
+    rewards = token_level_rewards(torch.tensor([1.0, 0.0]), mask)
+    advantages = optimal_token_baseline_advantages(rewards, certain.log(), certain, mask, torch.tensor([0, 0]))
+    assert advantages.count_nonzero() == 0
+
+
+class Episodes(NamedTuple):
+    step_rewards: Tensor
+    states: Tensor
+    mask: Tensor
+    groups: Tensor
+
+
+@st.composite
+def episodes(draw: st.DrawFn) -> Episodes:
+    """Few states, so that some are met again; some rewards not known."""
+    mask, seed = draw(masks()), draw(SEEDS)
+    rewards = noise(seed, *mask.shape).mul(2).round()
+    rewards[noise(seed + 1, *mask.shape) < -2] = torch.nan
+    ids = draw(st.lists(st.integers(0, 2), min_size=len(mask), max_size=len(mask)))
+    return Episodes(rewards, noise(seed + 2, *mask.shape).round().long(), mask, torch.tensor(ids))
+
+
+SCALES = st.sampled_from(["none", "group"])
+
+
+@given(episodes(), RATES, st.sampled_from([0.0, 1.0, 0.3]), SCALES)
+def test_gigpo_agrees_with_the_oracle(batch: Episodes, discount: float, step_weight: float, scale: Any) -> None:
+    options = {"discount": discount, "step_weight": step_weight, "scale": scale}
+    expected = oracles.gigpo_advantages(*batch, **options)
+    assert_same(gigpo_advantages(*batch, **options), expected, atol=1e-7)
+    layout = GroupLayout.from_ids(batch.groups)
+    assert_same(gigpo_advantages(*batch[:-1], layout, **options), expected, atol=1e-7)
+    assert expected[~batch.mask].count_nonzero() == 0
+
+
+@given(episodes(), SCALES)
+def test_gigpo_without_its_steps_or_with_states_met_once_is_grpo_of_the_episodes(batch: Episodes, scale: Any) -> None:
+    known = (batch.step_rewards.isfinite() | ~batch.mask).all(1) & batch.mask.any(1)
+    episode = torch.where(known, torch.where(batch.mask, batch.step_rewards, 0).sum(1), torch.nan)
+    expected = torch.where(batch.mask, grpo_advantages(episode, batch.groups, scale=scale).unsqueeze(1), 0)
+    assert_same(gigpo_advantages(*batch, step_weight=0, scale=scale), expected)
+    apart = batch._replace(states=torch.arange(batch.states.numel()).view_as(batch.states))
+    assert_same(gigpo_advantages(*apart, scale=scale), expected)
+
+
+@given(episodes(), SCALES, SEEDS)
+def test_gigpo_depends_on_which_states_are_equal_only(batch: Episodes, scale: Any, seed: int) -> None:
+    names = torch.randperm(64, generator=torch.Generator().manual_seed(seed)) * 2**40
+    renamed = batch._replace(states=names[batch.states + 32] + batch.groups.unsqueeze(1))
+    assert_same(gigpo_advantages(*renamed, scale=scale), gigpo_advantages(*batch, scale=scale))
+
+
+def test_gigpo_passes_gradcheck() -> None:
+    mask, groups = torch.tensor([[True, True, False], [True, True, True]]), torch.tensor([0, 0])
+    states, rewards = torch.tensor([[1, 2, 0], [1, 3, 2]]), noise(0, 2, 3).requires_grad_()
+    for scale in ("none", "group"):
+        assert torch.autograd.gradcheck(lambda x, s=scale: gigpo_advantages(x, states, mask, groups, scale=s), rewards)
+
+
+@given(masks(), SEEDS, st.sampled_from([torch.nan, torch.inf]))
+def test_what_is_under_the_mask_changes_nothing_in_the_younger_estimators(
+    mask: Tensor, seed: int, rubbish: float
+) -> None:
+    def everything(rewards: Tensor, values: Tensor) -> list[Tensor]:
+        states = noise(seed + 2, *mask.shape).round().long()
+        return [
+            optimal_token_baseline_advantages(rewards, -values.abs(), values.sigmoid(), mask, groups),
+            gigpo_advantages(rewards, states, mask, groups),
+            clipped_value_loss(values, rewards, values - rewards, mask),
+        ]
+
+    rewards, values, groups = noise(seed, *mask.shape), noise(seed + 1, *mask.shape), torch.zeros(len(mask)).long()
+    dirty = torch.where(mask, rewards, rubbish), torch.where(mask, values, rubbish)
+    assert_equal(everything(*dirty), everything(rewards, values))
+
+
+def test_nothing_under_the_mask_reaches_the_gradient_of_the_value_loss() -> None:
+    mask = torch.tensor([[True, False]])
+    values = torch.tensor([[1.0, torch.nan]], requires_grad=True)
+    loss = clipped_value_loss(values, torch.zeros(1, 2), torch.tensor([[0.5, torch.nan]]), mask)
+    assert torch.autograd.grad(loss, values)[0].tolist() == [[0.5, 0]]

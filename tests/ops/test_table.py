@@ -136,6 +136,8 @@ NO_GRADIENT = {
     "divergence_mask",
     "effective_sample_size",
     "gae_advantages",
+    "length_adaptive_lambda",
+    "optimal_token_baseline_advantages",
     "group_similarity",
     "importance_ratio_mask",
     "group_token_counts",

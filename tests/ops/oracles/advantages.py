@@ -51,12 +51,23 @@ def maxrl_advantages(rewards: Tensor, groups: Tensor, *, eps: float = 1e-6) -> T
     return tensor(advantages)
 
 
-def gpg_advantages(rewards: Tensor, groups: Tensor, *, scale: float = 1.0) -> Tensor:
+def gpg_advantages(rewards: Tensor, groups: Tensor, *, divisor: float = 1.0) -> Tensor:
     values = rewards.tolist()
     valid = sum(len(group) for group in scored(rewards, groups) if len({values[i] for i in group}) > 1)
     alpha = len(values) / max(1, valid)
     advantages = less(rewards, groups, lambda i, group: mean([values[j] for j in group]))
-    return tensor([alpha * advantage / scale for advantage in advantages])
+    return tensor([alpha * advantage / divisor for advantage in advantages])
+
+
+def corpo_advantages(rewards: Tensor, groups: Tensor, *, threshold: float) -> Tensor:
+    values = rewards.tolist()
+    advantages = [0.0] * len(values)
+    for group in scored(rewards, groups):
+        own = [values[i] for i in group]
+        for i in group:
+            baseline = max(threshold, own[0] if len(set(own)) == 1 else mean(own))
+            advantages[i] = values[i] - baseline
+    return tensor(advantages)
 
 
 def pass_at_k_advantages(success: Tensor, groups: Tensor, *, k: int) -> Tensor:
@@ -70,6 +81,16 @@ def pass_at_k_advantages(success: Tensor, groups: Tensor, *, k: int) -> Tensor:
             if spread > 0:
                 own = mean([reward for choice, reward in rewards.items() if i in choice])
                 advantages[i] = (own - mean(list(rewards.values()))) / spread
+    return tensor(advantages)
+
+
+def best_minus_second_advantages(rewards: Tensor, groups: Tensor) -> Tensor:
+    values = rewards.tolist()
+    advantages = [0.0] * len(values)
+    for group in scored(rewards, groups):
+        for i in group:
+            others = [values[j] for j in group if j != i]
+            advantages[i] = max(values[j] for j in group) - max(others) if others else 0.0
     return tensor(advantages)
 
 
@@ -104,9 +125,13 @@ CASES = [
     case("maxrl_advantages", "rewards=loss groups=ids"),
     case("maxrl_advantages", "rewards=loss groups=layout"),
     case("gpg_advantages", "rewards groups=ids"),
-    case("gpg_advantages", "rewards groups=layout", scale=2.0),
+    case("gpg_advantages", "rewards groups=layout", divisor=2.0),
+    case("corpo_advantages", "rewards groups=ids", threshold=0.1),
+    case("corpo_advantages", "rewards groups=layout", threshold=-0.5),
     case("pass_at_k_advantages", "success groups=ids", k=2),
     case("pass_at_k_advantages", "success groups=ordered", k=2),
+    case("best_minus_second_advantages", "rewards groups=ids"),
+    case("best_minus_second_advantages", "rewards groups=layout"),
     case("remax_advantages", "rewards greedy_rewards=advantages"),
     case("gdpo_advantages", "rewards=signals groups=ids"),
     case("gdpo_advantages", "rewards=signals groups=ordered", weights=(1.0, 0.5)),
@@ -115,9 +140,10 @@ CASES = [
 
 # Function, argument, bad values, and a word of what it wants.
 BAD_VALUES = [
+    ("corpo_advantages", "threshold", [math.nan, math.inf, -math.inf], "a finite number"),
     ("gdpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
     ("gdpo_advantages", "weights", [(), (1.0,)], "one number per signal"),
-    ("gpg_advantages", "scale", [0, -1, math.nan], "above 0"),
+    ("gpg_advantages", "divisor", [0, -1, math.nan], "above 0"),
     ("grpo_advantages", "eps", [-1e-6, math.nan], "at least 0"),
     ("maxrl_advantages", "eps", [-1e-6, math.nan], "at least 0"),
     ("pass_at_k_advantages", "k", [0, -1], "at least 1"),

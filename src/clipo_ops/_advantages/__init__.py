@@ -1,0 +1,1 @@
+"""Rewards to one advantage per rollout: an estimator per function."""

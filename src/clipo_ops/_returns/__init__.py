@@ -1,0 +1,1 @@
+"""Rewards per token or step to advantages per token or step."""
