@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._contrastive.loss import Floor, Scope, Similarity, contrastive_loss
+from clipo_ops._contrastive.loss import Offset, Scope, Similarity, contrastive_loss
 from clipo_ops._contrastive.objectives import Objective, infonce
 from clipo_ops._groups import Groups
 from clipo_ops._typing import require, shaped
@@ -58,7 +58,7 @@ def clipo_rewards(
     scope: Scope = "group",
     similarity: Similarity = "cosine",
     temperature: float = 0.05,
-    loss_floor: Floor = "none",
+    offset: Offset = "none",
     weight: float = 0.2,
     floor: float = -0.5,
 ) -> Float[Tensor, " rollouts"]:
@@ -78,7 +78,7 @@ def clipo_rewards(
         scope: As in `contrastive_loss`.
         similarity: As in `contrastive_loss`.
         temperature: As in `contrastive_loss`.
-        loss_floor: `floor` of `contrastive_loss`: `"log_positives"` makes the best possible reward 0.
+        offset: As in `contrastive_loss`: `"log_positives"` makes the best possible reward 0.
         weight: $\lambda$, at least 0.
         floor: $r_{\min}$, at most 0.
 
@@ -105,7 +105,7 @@ def clipo_rewards(
         scope=scope,
         similarity=similarity,
         temperature=temperature,
-        floor=loss_floor,
+        offset=offset,
         reduction="none",
     )
     return outcome + contrastive_reward(loss, weight=weight, floor=floor).to(outcome.dtype)

@@ -67,7 +67,7 @@ class ClipoConfig:
 
     enabled: bool = True
     """False trains by the outcome reward alone: plain GRPO."""
-    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor", "decoupled", "centroid"] = (
+    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor", "sincere", "centroid"] = (
         "infonce"
     )
     """Contrastive objective; `infonce` is the paper's."""
