@@ -33,8 +33,7 @@ def tiled_losses(embeddings: Tensor, row_losses: RowLosses) -> Tensor:
 
 
 def _tile(row_losses: RowLosses, anchors: Tensor, units: Tensor, numbers: Tensor) -> Tensor:
-    with torch.autocast(units.device.type, enabled=False):
-        cosines = anchors @ units.mT
+    cosines: Tensor = _Products.apply(anchors, units)  # type: ignore[no-untyped-call]
     return row_losses(cosines, numbers)
 
 
@@ -49,6 +48,25 @@ def _recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     seen = _SeenGenerators()
     result = checkpoint(function, *inputs, use_reentrant=False, context_fn=lambda: (seen, _Replayed(seen.states)))
     return result
+
+
+class _Products(torch.autograd.Function):
+    """`rows @ columns.mT`, in full precision under autocast, in backward too."""
+
+    @staticmethod
+    def forward(rows: Tensor, columns: Tensor) -> Tensor:
+        with torch.autocast(rows.device.type, enabled=False):
+            return rows @ columns.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        rows, columns = ctx.saved_tensors
+        with torch.autocast(rows.device.type, enabled=False):
+            return grads[0] @ columns, grads[0].mT @ rows
 
 
 class _SeenGenerators(TorchDispatchMode):
