@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo demo-words test test-deep test-kernels test-peers test-trl test-verl test-openrlhf test-vllm test-site lint types docs serve-docs bench bench-peers snapshot clean help
+.PHONY: demo demo-words test test-deep test-kernels test-peers test-trl test-verl test-openrlhf test-vllm test-torch test-site lint types docs serve-docs bench bench-peers snapshot clean help
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,19 @@ test-openrlhf: .venv-openrlhf/installed  ## CLIPO in OpenRLHF's own classes, in 
 
 test-vllm: .venv-vllm/installed  ## The trainer with a real vLLM on a CPU, in .venv-vllm.
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/engines
+
+# The oldest torch that is supported, the newest, and any other: its wheels bring gigabytes of CUDA, so this is not in CI.
+TORCH ?= 2.8.0
+.venv-torch-%/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-torch-$*
+	grep -v '^torch==' constraints.txt > .venv-torch-$*/constraints.txt
+	.venv-torch-$*/bin/pip install --quiet --disable-pip-version-check torch==$*
+	.venv-torch-$*/bin/pip install --quiet --disable-pip-version-check --constraint .venv-torch-$*/constraints.txt \
+		hypothesis numpy pytest pytest-xdist setuptools --editable .
+	touch $@
+
+test-torch: .venv-torch-$(TORCH)/installed  ## clipo_ops with another torch: make test-torch TORCH=2.8.0.
+	OMP_NUM_THREADS=1 .venv-torch-$(TORCH)/bin/python -m pytest --numprocesses 2 --dist worksteal tests/ops
 
 test-site: .venv/installed  ## Every page of the docs in a real browser; needs Debian's chromium and chromium-driver.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/site

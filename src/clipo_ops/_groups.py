@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
-from clipo_ops._typing import require, require_rollouts, shaped, shaped_fields
+from clipo_ops._typing import require, require_rollouts, shaped
 
 
-@shaped_fields
 class GroupLayout(NamedTuple):
     """Rollouts laid out by group: build it once per batch and pass it wherever `groups` is asked for.
 

@@ -1,6 +1,7 @@
-"""A rollout's hidden states -> one vector, and vectors less their group's mean."""
+"""Pooling of a rollout's hidden states to one vector, and centring of vectors by group."""
 
 import torch
+from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -14,16 +15,17 @@ def mean_pool(
     hidden: Float[Tensor, "rollouts tokens hidden"],
     mask: Bool[Tensor, "rollouts tokens"],
 ) -> Float[Tensor, "rollouts hidden"]:
-    r"""The mean of a rollout's hidden states over its response tokens.
+    r"""Returns the mean of each rollout's hidden states over its response tokens.
 
     $$h_i = \frac{\sum_t m_{it} h_{it}}{\max(1, \sum_t m_{it})}$$
 
-    Summed in at least float32: a running sum in bfloat16 loses a third of its value by 1024 tokens, and the error
-    grows with length.
+    The sum is taken in at least float32. A running sum in bfloat16 stops growing once its terms are small next to it:
+    for 1024 tokens whose units have mean 1 it is 19 % off at a standard deviation of 1 and 50 % off at one of 0.1, so
+    that length leaks into the embedding. Where units have mean 0 it is 4 % off.
 
     Args:
         hidden: Hidden states, such as a model's last layer.
-        mask: True at the tokens to average. What stands elsewhere may be anything, NaN included.
+        mask: True at the tokens to average.
 
     Returns:
         One vector per rollout, of the hidden states' dtype; zeros, without gradient, for a rollout with no token.
@@ -36,7 +38,8 @@ def mean_pool(
         >>> mean_pool(hidden, torch.tensor([[True, True, False]]))
         tensor([[2., 6.]])
     """
-    total = torch.where(mask.unsqueeze(2), at_least_float32(hidden), 0).sum(1)
+    states = torch.where(rearrange(mask, "rollouts tokens -> rollouts tokens 1"), at_least_float32(hidden), 0)
+    total = reduce(states, "rollouts tokens hidden -> rollouts hidden", "sum")
     return rounded(total / mask.sum(1, keepdim=True).clamp(min=1), hidden.dtype)
 
 
@@ -45,7 +48,7 @@ def last_token_pool(
     hidden: Float[Tensor, "rollouts tokens hidden"],
     mask: Bool[Tensor, "rollouts tokens"],
 ) -> Float[Tensor, "rollouts hidden"]:
-    r"""The hidden state of a rollout's last response token.
+    r"""Returns the hidden state of each rollout's last response token.
 
     $$h_i = h_{i,t_i}, \qquad t_i = \max\{t : m_{it}\}$$
 
@@ -64,9 +67,10 @@ def last_token_pool(
         >>> last_token_pool(hidden, torch.tensor([[True, True, False]]))
         tensor([[3., 8.]])
     """
-    place = torch.arange(mask.shape[1], device=mask.device)
-    last = torch.where(mask, place, -1)
-    return _token_at(hidden, last.amax(1) if mask.shape[1] else last.sum(1))
+    if mask.shape[1] == 0:
+        return hidden.sum(1)
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    return _token_at(hidden, torch.where(mask, positions, -1).amax(1))
 
 
 @shaped
@@ -74,7 +78,7 @@ def token_pool(
     hidden: Float[Tensor, "rollouts tokens hidden"],
     positions: Int[Tensor, " rollouts"],
 ) -> Float[Tensor, "rollouts hidden"]:
-    r"""The hidden state at one token of each rollout, such as the one before its answer.
+    r"""Returns the hidden state at one token of each rollout, such as the one before its answer.
 
     $$h_i = h_{i,p_i}$$
 
@@ -94,7 +98,7 @@ def token_pool(
         tensor([[3., 8.],
                 [0., 0.]])
     """
-    return _token_at(hidden, positions)
+    return hidden.sum(1) if hidden.shape[1] == 0 else _token_at(hidden, positions)
 
 
 @shaped
@@ -102,13 +106,13 @@ def max_pool(
     hidden: Float[Tensor, "rollouts tokens hidden"],
     mask: Bool[Tensor, "rollouts tokens"],
 ) -> Float[Tensor, "rollouts hidden"]:
-    r"""The largest value of every hidden unit over a rollout's response tokens.
+    r"""Returns the largest value of every hidden unit over each rollout's response tokens.
 
     $$h_{ik} = \max_{t : m_{it}} h_{itk}$$
 
     Args:
         hidden: Hidden states, such as a model's last layer.
-        mask: True at the tokens that count. What stands elsewhere may be anything, NaN included.
+        mask: True at the tokens that count.
 
     Returns:
         One vector per rollout, of the hidden states' dtype; zeros, without gradient, for a rollout with no token.
@@ -124,7 +128,8 @@ def max_pool(
     """
     if mask.shape[1] == 0:
         return hidden.sum(1)
-    largest = torch.where(mask.unsqueeze(2), hidden, -torch.inf).amax(1)
+    states = torch.where(rearrange(mask, "rollouts tokens -> rollouts tokens 1"), hidden, -torch.inf)
+    largest = reduce(states, "rollouts tokens hidden -> rollouts hidden", "max")
     return torch.where(mask.any(1, keepdim=True), largest, 0)
 
 
@@ -133,14 +138,13 @@ def weighted_pool(
     hidden: Float[Tensor, "rollouts tokens hidden"],
     weights: Float[Tensor, "rollouts tokens"],
 ) -> Float[Tensor, "rollouts hidden"]:
-    r"""The mean of a rollout's hidden states under a weight per token, such as its entropy.
+    r"""Returns the mean of each rollout's hidden states under a weight per token, such as its entropy.
 
     $$h_i = \frac{\sum_t w_{it} h_{it}}{\sum_t w_{it}}$$
 
     Args:
         hidden: Hidden states, such as a model's last layer.
-        weights: $w$, at least 0, of any scale. Where one is 0 the hidden state may be anything, NaN included, and the
-            weight gets no gradient.
+        weights: $w$, at least 0, on any scale. A weight of 0 masks its token and gets no gradient.
 
     Returns:
         One vector per rollout, of the hidden states' dtype, summed in at least float32; zeros, without gradient, for a
@@ -155,11 +159,12 @@ def weighted_pool(
         tensor([[1.5000, 5.0000]])
     """
     counts = weights > 0
-    states = torch.where(counts.unsqueeze(2), at_least_float32(hidden), 0)
+    states = torch.where(rearrange(counts, "rollouts tokens -> rollouts tokens 1"), at_least_float32(hidden), 0)
     positive = torch.where(counts, weights, 0).to(torch.promote_types(weights.dtype, states.dtype))
     total = positive.sum(1, keepdim=True)
-    share = (positive / torch.where(total > 0, total, 1)).unsqueeze(2)
-    return rounded((share * states).sum(1), hidden.dtype)
+    share = positive / torch.where(total > 0, total, 1)
+    weighted = rearrange(share, "rollouts tokens -> rollouts tokens 1") * states
+    return rounded(reduce(weighted, "rollouts tokens hidden -> rollouts hidden", "sum"), hidden.dtype)
 
 
 @shaped
@@ -169,15 +174,15 @@ def segment_mean_pool(
     *,
     num_segments: int,
 ) -> Float[Tensor, "rollouts hidden"]:
-    r"""`mean_pool` of rollouts that are packed into one sequence.
+    r"""Returns `mean_pool` of rollouts that are packed into one sequence.
 
     $$h_i = \frac{\sum_{t : s_t = i} h_t}{\max(1, \#\{t : s_t = i\})}$$
 
     Args:
         hidden: Hidden states of all tokens, one after another.
         segment_ids: $s$, the rollout of each token, in any order. Tokens outside [0, num_segments), such as prompts and
-            padding at -1, are left out; their states may be anything, NaN included.
-        num_segments: Rollouts, at least 1.
+            padding at -1, are masked.
+        num_segments: The number of rollouts, at least 1.
 
     Returns:
         One vector per rollout, of the hidden states' dtype, summed in at least float32; zeros, without gradient, for a
@@ -197,12 +202,11 @@ def segment_mean_pool(
     """
     require(num_segments >= 1, "num_segments", "at least 1", num_segments)
     inside = (segment_ids >= 0) & (segment_ids < num_segments)
-    place = torch.where(inside, segment_ids, num_segments).long()
-    states = torch.where(inside.unsqueeze(1), at_least_float32(hidden), 0)
-    total = states.new_zeros(num_segments + 1, hidden.shape[1]).index_add(0, place, states)
-    count = states.new_zeros(num_segments + 1, 1).index_add(
-        0, place, torch.ones_like(inside, dtype=states.dtype).unsqueeze(1)
-    )
+    segment = torch.where(inside, segment_ids, num_segments).long()  # masked tokens have a segment of their own
+    inside = rearrange(inside, "tokens -> tokens 1")
+    states = torch.where(inside, at_least_float32(hidden), 0)
+    total = states.new_zeros(num_segments + 1, hidden.shape[1]).index_add(0, segment, states)
+    count = states.new_zeros(num_segments + 1, 1).index_add(0, segment, inside.to(states.dtype))
     return rounded((total / count.clamp(min=1)).narrow(0, 0, num_segments), hidden.dtype)
 
 
@@ -211,19 +215,20 @@ def center_by_group(
     embeddings: Float[Tensor, "rollouts dim"],
     groups: Groups,
 ) -> Float[Tensor, "rollouts dim"]:
-    r"""Vectors less their group's mean: what a prompt's rollouts all share is no evidence of how they were solved.
+    r"""Returns vectors minus their group's mean.
 
     $$\tilde z_i = z_i - \bar z_{g_i}$$
 
-    Before `contrastive_loss`, it takes away the prompt's own direction, which otherwise brings all cosines near 1.
+    What all rollouts of a prompt share says nothing about how each of them solved it. Applied before
+    `contrastive_loss`, centring removes the prompt's own direction, which otherwise brings all cosines near 1.
 
     Args:
         embeddings: One vector per rollout.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
-        Vectors that add up to 0 in each group, of the embeddings' dtype, computed in at least float32; EXACTLY 0 for a
-        singleton and for a group of one vector.
+        Vectors that add up to 0 in each group, of the embeddings' dtype, computed in at least float32; exactly 0 for a
+        singleton and for a group of equal vectors.
 
     Raises:
         ValueError: `groups` for another number of rollouts.
@@ -238,15 +243,15 @@ def center_by_group(
                 [ 0.,  0.]])
     """
     layout = as_layout(groups, len(embeddings))
-    valid = layout.valid.unsqueeze(2)
-    rows = layout.gather(at_least_float32(embeddings))
-    shifted = torch.where(valid, rows - rows.narrow(1, 0, 1).detach(), 0)  # exactly 0 where all are one vector
-    centered = shifted - shifted.sum(1, keepdim=True) / valid.sum(1, keepdim=True)
-    return rounded(layout.scatter(centered), embeddings.dtype)
+    valid = rearrange(layout.valid, "groups slots -> groups slots 1")
+    vectors = layout.gather(at_least_float32(embeddings))
+    shifted = torch.where(valid, vectors - vectors.narrow(1, 0, 1).detach(), 0)  # exactly 0 where all vectors are equal
+    mean = reduce(shifted, "groups slots dim -> groups 1 dim", "sum") / valid.sum(1, keepdim=True)
+    return rounded(layout.scatter(shifted - mean), embeddings.dtype)
 
 
 def _token_at(hidden: Tensor, positions: Tensor) -> Tensor:
-    if hidden.shape[1] == 0:
-        return hidden.sum(1)
-    index = positions.clamp(min=0).long().view(-1, 1, 1).expand(-1, 1, hidden.shape[2])
-    return torch.where((positions >= 0).unsqueeze(1), hidden.gather(1, index).squeeze(1), 0)
+    """The hidden states at some positions; zeros where a position is negative."""
+    positions = rearrange(positions, "rollouts -> rollouts 1")
+    index = positions.clamp(min=0).long().unsqueeze(2).expand(-1, -1, hidden.shape[2])
+    return torch.where(positions >= 0, hidden.gather(1, index).squeeze(1), 0)

@@ -15,7 +15,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-T = TypeVar("T")
 
 
 _typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -46,12 +45,6 @@ def shaped(function: Callable[P, R]) -> Callable[P, R]:
     own_code = wrapper.__code__.replace(co_name=function.__name__)
     own = types.FunctionType(own_code, wrapper.__globals__, closure=wrapper.__closure__)
     return functools.wraps(function)(own)
-
-
-def shaped_fields(named_tuple: type[T]) -> type[T]:
-    """Checks the fields of a NamedTuple whenever one is made."""
-    named_tuple.__new__ = shaped(named_tuple.__new__)  # type: ignore[method-assign]
-    return named_tuple
 
 
 def require(condition: bool, argument: str, wanted: str, got: object) -> None:

@@ -18,7 +18,6 @@ those in `.pt` are read by `torch.load(..., weights_only=True)`.
 
 import json
 import logging
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from safetensors import SafetensorError
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -41,8 +40,9 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers import PreTrainedModel
 
 from clipo_train.config import ModelConfig, TrainConfig
+from clipo_train.config.fields import Natural
 from clipo_train.config.files import dump_config, flatten, load_config
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, reason
 from clipo_train.fingerprints import Fingerprints, check_fingerprints
 from clipo_train.folders import BEGUN, CHECKPOINT, check_can_create, checkpoints, drop, remove, sweep, whole_folder
 from clipo_train.head import ClipoHead
@@ -75,10 +75,13 @@ class Position(NamedTuple):
         metrics: Metrics of the last step, which are logged after the checkpoint is written.
     """
 
-    step: int
-    prompts: int
-    skipped: int
+    step: Natural
+    prompts: Natural
+    skipped: Natural
     metrics: dict[str, float]
+
+
+_POSITION = TypeAdapter(Position)
 
 
 def save_checkpoint(learner: Learner, head: ClipoHead | None, position: Position, fingerprints: Fingerprints) -> None:
@@ -161,7 +164,7 @@ def load_checkpoint(learner: Learner, head: ClipoHead | None, fingerprints: Fing
     _check_whole(latest, learner.accelerator)
     with _readable(latest):
         facts = json.loads((latest / _FACTS).read_text())
-        position = Position(*(facts[name] for name in Position._fields))
+        position = _POSITION.validate_python({name: facts[name] for name in Position._fields})
         _check_model(latest, facts["model"], learner)
         check_fingerprints(facts["fingerprints"], fingerprints)
         _restore(latest, learner)
@@ -190,9 +193,9 @@ def export_checkpoint(run_dir: Path, folder: Path, step: int | None = None) -> N
         raise ConfigError(f"run: expected the folder of a run with a checkpoint, got {str(run_dir)!r}")
     if step is not None and step not in found:
         raise ConfigError(f"step: expected one of {', '.join(map(str, found))}, got {step}")
+    check_can_create(folder, "out")
     if folder.exists():
         raise ConfigError(f"out: expected a new folder, got {str(folder)!r}, which exists")
-    check_can_create(folder, "out")
     checkpoint = found[max(found) if step is None else step]
     with _readable(checkpoint, "run"):
         check_manifest(checkpoint)
@@ -243,15 +246,10 @@ def _readable(checkpoint: Path, field: str = "resume") -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (
-        *(OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError),
-        *(pickle.UnpicklingError, SafetensorError),
-    ) as error:
-        kind = "" if isinstance(error, DamagedError) else f"{type(error).__name__}: "
-        reason = " ".join(f"{kind}{error}".split())[:200]
+    except Exception as error:
         raise ConfigError(
             f"{field}: expected a readable checkpoint, got {str(checkpoint)!r}; remove it to go on from the one before "
-            f"({reason})"
+            f"({reason(error, typed=not isinstance(error, DamagedError))})"
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,17 +13,61 @@ from clipo_ops import LinearLogprobs, linear_token_logprobs
 from clipo_train.errors import ConfigError
 
 
+class LogitTransform(NamedTuple):
+    """What a model does to the output of its head: softcap * tanh(scale * output / softcap).
+
+    Attributes:
+        scale: Granite's, Cohere's.
+        softcap: Gemma 2's, or None.
+        neutral: Attributes that switch it off: whose, their name, and the value.
+    """
+
+    scale: float
+    softcap: float | None
+    neutral: list[tuple[Any, str, float | None]]
+
+    def __call__(self, output: Tensor) -> Tensor:
+        output = output * self.scale
+        return output if self.softcap is None else self.softcap * torch.tanh(output / self.softcap)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """In the block, the model's logits are its head's output as it is."""
+        before = [getattr(owner, name) for owner, name, _ in self.neutral]
+        try:
+            for owner, name, value in self.neutral:
+                setattr(owner, name, value)
+            yield
+        finally:
+            for (owner, name, _), value in zip(self.neutral, before, strict=True):
+                setattr(owner, name, value)
+
+
+def logit_transform(model: PreTrainedModel) -> LogitTransform:
+    """A model's transform, by the names that transformers has for it."""
+    config = model.config.get_text_config()
+    fields = {"logit_scale": 1.0, "logits_scaling": 1.0, "final_logit_softcapping": None}
+    owned = [(owner, name) for owner in (config, model) for name in fields if getattr(owner, name, None) is not None]
+    values = {name: getattr(owner, name) for owner, name in owned}
+    return LogitTransform(
+        values.get("logit_scale", 1.0) / values.get("logits_scaling", 1.0),
+        values.get("final_logit_softcapping"),
+        [(owner, name, fields[name]) for owner, name in owned],
+    )
+
+
 class ChunkedHead(nn.Linear):
-    """A model's last layer that can also say how likely tokens are, a chunk of words at a time.
+    """A model's last layer that can also say how likely tokens are, a chunk of vocabulary entries at a time.
 
     It has the parameters of the layer whose place it takes, and gives the same logits, but for a `scoring` block: there
     its output has log-probability and entropy of the given tokens in place of the logits. The model's own forward calls
     it, so that whatever wraps the model gathers its weight and sees its gradient as of any other layer.
     """
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, transform: LogitTransform) -> None:
         super().__init__(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         self.weight, self.bias = layer.weight, layer.bias
+        self.transform = transform
         self.train(layer.training)
         self._wanted: tuple[Tensor, float] | None = None
 
@@ -32,7 +76,8 @@ class ChunkedHead(nn.Linear):
         """In the block, `forward` expects the hidden states before each of the tokens, and one more."""
         self._wanted = token_ids, temperature
         try:
-            yield
+            with self.transform.off():
+                yield
         finally:
             self._wanted = None
 
@@ -49,6 +94,8 @@ class ChunkedHead(nn.Linear):
             token_ids,
             bias=None if self.bias is None else self.bias.to(dtype),
             temperature=temperature,
+            logit_scale=self.transform.scale,
+            softcap=self.transform.softcap,
         )
         return torch.stack(scores, -1)
 
@@ -63,8 +110,8 @@ def chunk_head(model: PreTrainedModel) -> None:
     """Puts a `ChunkedHead` into the place of the model's head.
 
     Raises:
-        ConfigError: The head is no linear layer, or its output is not the model's logits, as where these are scaled
-            (Granite, Cohere) or capped (Gemma 2).
+        ConfigError: The head is no linear layer, or its output becomes the model's logits by another way than a scale
+            (Granite, Cohere) or a soft cap (Gemma 2).
     """
     name = type(model).__name__
     head: Any = model.get_output_embeddings()
@@ -72,16 +119,26 @@ def chunk_head(model: PreTrainedModel) -> None:
         raise ConfigError(
             f"model.chunked_head: expected a model whose head is a linear layer, got {name} with {type(head).__name__}"
         )
-    mark = torch.linspace(-100, 100, head.out_features, device=head.weight.device)
-    handle = head.register_forward_hook(lambda _module, _inputs, output: mark.to(output.dtype).expand_as(output))
+    transform = logit_transform(model)
+    mark = torch.linspace(-100, 100, head.out_features, device=head.weight.device).to(head.weight.dtype)
+    logits = _logits_of_output(model, head, mark)
+    with transform.off():
+        plain = _logits_of_output(model, head, mark)
+    bound = 8 * torch.finfo(mark.dtype).eps
+    known = torch.allclose(logits.float(), transform(mark.float()), rtol=bound, atol=bound)
+    if not known or not plain.equal(mark.to(plain.dtype)):
+        raise ConfigError(
+            f"model.chunked_head: expected a model whose logits are its head's, scaled or soft-capped, got {name}"
+        )
+    model.set_output_embeddings(ChunkedHead(head, transform))
+
+
+def _logits_of_output(model: PreTrainedModel, head: nn.Linear, output: Tensor) -> Tensor:
+    """What the model makes of this output of its head."""
+    handle = head.register_forward_hook(lambda _module, _inputs, own: output.to(own.dtype).expand_as(own))
     try:
-        logits = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=mark.device), use_cache=False).logits
+        tokens = torch.zeros(1, 1, dtype=torch.long, device=output.device)
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits[0, 0]
     finally:
         handle.remove()
-    if not logits[0, 0].equal(mark.to(head.weight.dtype).to(logits.dtype)):
-        raise ConfigError(
-            f"model.chunked_head: expected a model whose logits are what its head puts out, got {name}, "
-            f"which scales or "
-            "caps them"
-        )
-    model.set_output_embeddings(ChunkedHead(head))
+    return logits

@@ -36,6 +36,11 @@ usage: clipo train CONFIG.yaml [--preset NAME] [--field value ...]
                                                       others; `auto` and 30 s when not given"""
 
 
+_BAD_INPUT = 2
+_LONGEST = 300
+"""Characters of a message about bad input."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
@@ -69,9 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _end(name: str, message: str, status: int = 2) -> int:
+def _end(name: str, message: str, status: int = _BAD_INPUT) -> int:
     """Prints one line."""
-    sys.stderr.write(f"clipo {printable(name)}: {printable(message)}\n")
+    message = printable(message)
+    message = shortened(message, _LONGEST) if status == _BAD_INPUT else message  # how to go on is to be copied whole
+    sys.stderr.write(f"clipo {shortened(printable(name))}: {message}\n")
     return status
 
 
@@ -166,9 +173,11 @@ def _quiet() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    logging.getLogger("accelerate.utils.other").setLevel(
-        logging.ERROR
-    )  # tied weights are saved once: as they should be
+    for name in (
+        "accelerate.utils.other",  # tied weights are saved once: as they should be
+        "transformers.modeling_utils",  # weights that a model lacks are an error of ours
+    ):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _report(arguments: Sequence[str]) -> None:
@@ -224,6 +233,8 @@ def _verify_data(arguments: Sequence[str]) -> None:
     _no_more([source for source in sources if source.startswith("-")])
     if given.timeout is not None and not given.timeout > 0:
         raise ConfigError(f"--timeout: expected more than 0 seconds, got {given.timeout:g}")
+    if given.limit is not None and given.limit < 1:
+        raise ConfigError(f"--limit: expected at least 1 row, got {given.limit}")
     columns: dict[Column, str] = {"prompt": given.prompt, "answer": given.answer}
     columns = {ours: theirs for ours, theirs in columns.items() if theirs}
     options = {"name": given.name} if given.name else {}

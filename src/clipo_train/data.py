@@ -16,14 +16,13 @@ text. Where your columns have other names, `columns` says which. An answer that 
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from clipo_train import jsonl
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, one_line
 from clipo_train.rows import parse_rows
 from clipo_train.testbed import arithmetic
 from clipo_train.types import Column, Example
@@ -110,6 +109,8 @@ def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column
         import datasets
     except ImportError:
         raise ConfigError("data: expected datasets for hf:, got none: pip install 'clipo[datasets]'") from None
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs of an error is in the error
     if options.get("streaming"):
         raise ConfigError("data.options: expected a data set that is loaded whole, got streaming: true; leave it out")
     if isinstance(options.get("split"), list | tuple):
@@ -117,13 +118,13 @@ def _hugging_face(name: str, options: Mapping[str, Any], columns: Mapping[Column
     path, _, split = name.partition(":")
     saved = any((Path(path) / file).is_file() for file in ("state.json", "dataset_dict.json"))
     load: Callable[..., Any] = datasets.load_from_disk if saved else datasets.load_dataset
-    with _one_line(f"a data set that datasets can load, got {path!r}"):
+    with one_line(f"data: expected a data set that datasets can load, got {path!r}"):
         found = load(path, **options)
     splits = found if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
     split = next(iter(splits)) if not split and len(splits) == 1 else split
     if split not in splits:
         raise ConfigError(f"data: expected hf:{path}:SPLIT with one of {', '.join(splits)}, got {split!r}")
-    with _one_line(f"a data set that datasets can read, got {path!r}"):
+    with one_line(f"data: expected a data set that datasets can read, got {path!r}"):
         rows = _table_rows(splits[split].with_format("arrow")[:])  # whatever format it was saved with
     return parse_rows(rows, f"hf:{name}", path.rstrip("/"), columns)
 
@@ -139,20 +140,10 @@ def _file(path: Path, columns: Mapping[Column, str]) -> list[Example]:
     return parse_rows(readers[path.suffix](path), str(path), path.stem, columns)
 
 
-@contextmanager
-def _one_line(wanted: str) -> Iterator[None]:
-    """Turns any failure to read into one line; datasets and pyarrow document no common class for theirs."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
-        raise ConfigError(f"data: expected {wanted}: {reason}") from error
-
-
 def _parquet_rows(path: Path) -> list[tuple[str, Any]]:
     from pyarrow import parquet
 
-    with _one_line(f"a parquet file, got {str(path)!r}"):
+    with one_line(f"data: expected a parquet file, got {str(path)!r}"):
         return _table_rows(parquet.read_table(path))
 
 

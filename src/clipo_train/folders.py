@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, shortened
 
 LOCK, BEGUN = ".lock", ".begun"
 """In a run's folder: its lock, and, until it has a checkpoint, that it is a run's and has none yet to lose."""
 CHECKPOINT = re.compile(r"step-[0-9]{8}")
 """The name of a checkpoint's folder, of which the number is that of its step."""
 
+_LONGEST_NAME = 200
+"""File systems allow 255 bytes; folders that are being written get longer names."""
 _HIDDEN = (".unfinished-", ".dropped-")
 
 
@@ -51,8 +53,24 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(path for path in found if CHECKPOINT.fullmatch(path.name) and path.is_dir())
 
 
+def check_path(field: str, path: Path) -> None:
+    """Refuses a path that no file system or no library takes.
+
+    Raises:
+        ConfigError: It is not text in UTF-8, holds NUL, or has a longer name than our own hidden ones may become.
+    """
+    shown = shortened(repr(str(path)))
+    try:
+        parts = [part.encode() for part in path.parts]
+    except UnicodeEncodeError:
+        raise ConfigError(f"{field}: expected text in UTF-8, got {shown}") from None
+    if any(len(part) > _LONGEST_NAME or b"\0" in part for part in parts):
+        raise ConfigError(f"{field}: expected names of at most {_LONGEST_NAME} bytes and without NUL, got {shown}")
+
+
 def check_can_create(folder: Path, field: str) -> None:
     """Refuses a folder that could not be written to."""
+    check_path(field, folder)
     ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not ancestor.is_dir() or not os.access(ancestor, os.W_OK):
         raise ConfigError(f"{field}: expected a folder that can be written, got {str(folder)!r}: see {str(ancestor)!r}")

@@ -12,6 +12,7 @@ import clipo_ops
 from clipo_ops import (
     GroupLayout,
     Objective,
+    clamp_fraction,
     contrastive_anchors,
     contrastive_loss,
     contrastive_reward,
@@ -36,7 +37,7 @@ class ClipoHead:
 
     Attributes:
         metrics: Of the last step, before its update: loss, anchor_fraction, clamp_fraction (of anchors at the floor),
-            similarity_positive and similarity_negative (absent where there is no such pair).
+            similarity_positive and similarity_negative; those without an anchor or a pair to measure are absent.
         steps: Calls of `step`.
 
     Args:
@@ -141,14 +142,13 @@ class ClipoHead:
         self, embeddings: Tensor, success: Tensor, layout: GroupLayout, anchors: Tensor, rewards: Tensor, loss: float
     ) -> None:
         similarity = group_similarity(embeddings, success, layout)
-        clamped = (rewards <= self.config.floor) & anchors
-        self.metrics = {
-            "loss": loss,
-            "anchor_fraction": float(anchors.float().mean()),
-            "clamp_fraction": float(clamped.sum() / anchors.sum().clamp(min=1)),
+        measured = {
+            "clamp_fraction": clamp_fraction(rewards, anchors, floor=self.config.floor),
+            "similarity_positive": similarity.positive,
+            "similarity_negative": similarity.negative,
         }
-        pairs = {"similarity_positive": similarity.positive, "similarity_negative": similarity.negative}
-        self.metrics |= {name: float(value) for name, value in pairs.items() if not value.isnan()}
+        self.metrics = {"loss": loss, "anchor_fraction": float(anchors.float().mean())}
+        self.metrics |= {name: float(value) for name, value in measured.items() if not value.isnan()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs; loads with `torch.load(..., weights_only=True)`."""

@@ -1,9 +1,8 @@
 """What a step's rollouts were like: numbers to log, and samples to look at."""
 
 import torch
-from torch import Tensor
 
-from clipo_ops import aggregate, process_gap
+from clipo_ops import aggregate, degenerate_fraction, negative_credit, process_gap
 from clipo_train.collector import informative
 from clipo_train.evaluation import summarize
 from clipo_train.learner import Scores
@@ -15,9 +14,8 @@ from clipo_train.types import Message
 
 def describe(rollouts: Rollouts, scores: Scores, credit: Credit) -> dict[str, float]:
     """Metrics of a batch of rollouts; see the metrics glossary."""
-    total = credit.total.view(-1, rollouts.group_size)
-    constant = (total == total[:, :1]).all(1)
     generation = rollouts.generation
+    penalised = negative_credit(credit.advantages, rollouts.success).sum() / rollouts.success.sum()
     return (
         {f"rollout/{name}": value for name, value in summarize(rollouts.verdicts).items()}
         | {
@@ -28,12 +26,12 @@ def describe(rollouts: Rollouts, scores: Scores, credit: Credit) -> dict[str, fl
             "reward/contrastive": float(credit.contrastive.mean()),
             "reward/overlong": float(credit.overlong.mean()),
             "reward/kl": float(credit.kl.mean()),
-            "reward/total": float(total.mean()),
-            "groups/degenerate": float(constant.float().mean()),
+            "reward/total": float(credit.total.mean()),
+            "groups/degenerate": float(degenerate_fraction(credit.total, rollouts.groups)),
             "advantage/nonzero": float((credit.advantages != 0).float().mean()),
             "policy/entropy": float(aggregate(scores.entropy, generation.response_mask)),
         }
-        | defined({"advantage/negative_among_right": _share(credit.advantages < 0, rollouts.success)})
+        | defined({"advantage/negative_among_right": float(penalised)})
     )
 
 
@@ -57,11 +55,6 @@ def describe_process(rollouts: Rollouts, credit: Credit) -> dict[str, float]:
             "advantage/process_gap": float(advantage.mean_gap),
         }
     )
-
-
-def _share(of: Tensor, among: Tensor) -> float:
-    """NaN where there is none."""
-    return float((of & among).sum() / among.sum())
 
 
 def sample_rows(step: int, rollouts: Rollouts, credit: Credit, count: int) -> list[dict[str, object]]:

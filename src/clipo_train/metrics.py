@@ -95,6 +95,8 @@ class MetricsLog:
             The last step that has a line of metrics, or -1.
         """
         for path in (self.metrics_path, self.completions_path):
+            if path.exists() and not path.is_file():  # a pipe would wait for ever
+                raise ConfigError(f"run_dir: expected a file or nothing, got {str(path)!r}")
             if path.exists():
                 kept = [line for _, line in jsonl.read_lines(path, errors="replace") if _step_of(line) <= step]
                 unfinished = path.with_suffix(".unfinished")

@@ -27,6 +27,7 @@ from clipo_ops import (
     rloo_advantages,
     sapo_surrogate,
     truncated_importance_weights,
+    unbiased_kl_estimate,
     vespo_surrogate,
 )
 from clipo_train.config import LossConfig, TrainConfig
@@ -82,7 +83,7 @@ def assign_credit(
         buffer = max(1, round(config.reward.overlong_buffer * limit))
         overlong = overlong_penalty(lengths, max_length=limit, buffer=buffer, factor=config.reward.overlong_weight)
     if ref_logprobs is not None and config.loss.kl_in == "reward":
-        per_token = kl_estimate(logprobs, ref_logprobs, estimator=config.loss.kl_estimator)
+        per_token = _kl(logprobs, ref_logprobs, torch.zeros_like(logprobs), config.loss)
         kl = -config.loss.kl_weight * torch.where(mask, per_token, 0).sum(1)
     total = outcome + contrastive + overlong + kl
     return Credit(outcome, contrastive, overlong, kl, total, _advantages(total, lengths, groups, config.loss))
@@ -147,16 +148,21 @@ def policy_loss(
     if rollout_logprobs is not None and config.rollout_correction != "none":
         per_token = per_token * _mismatch_weights(old_logprobs, rollout_logprobs, mask, config)
     if ref_logprobs is not None and config.kl_in == "loss":
-        per_token = per_token + config.kl_weight * kl_estimate(logprobs, ref_logprobs, estimator=config.kl_estimator)
+        per_token = per_token + config.kl_weight * _kl(logprobs, ref_logprobs, ratio, config)
     if entropy is not None:
         per_token = per_token - config.entropy_weight * entropy
-    # The policy that sampled is the one the estimate's samples come from.
-    moved = kl_estimate(torch.zeros_like(ratio), ratio.detach())
+    moved = kl_estimate(torch.zeros_like(ratio), ratio.detach())  # as `approximate_kl`, to be aggregated
     return PolicyLoss(
         aggregate(per_token, mask, mode=config.aggregation, denominator=denominator),
         aggregate(surrogate.clipped.float(), mask, denominator=tokens),
         aggregate(moved, mask, denominator=tokens),
     )
+
+
+def _kl(logprobs: Tensor, ref_logprobs: Tensor, token_log_ratio: Tensor, config: LossConfig) -> Tensor:
+    if config.kl_estimator == "unbiased":
+        return unbiased_kl_estimate(logprobs, ref_logprobs, token_log_ratio)
+    return kl_estimate(logprobs, ref_logprobs, estimator=config.kl_estimator)
 
 
 def _surrogate(

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,7 +15,7 @@ from clipo_ops import token_entropy, token_logprobs
 from clipo_train.chunked_head import ChunkedHead, chunk_head, unpack
 from clipo_train.config import ModelConfig
 from clipo_train.dropout import remove_dropout
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, one_line
 from clipo_train.prompts import EncodedExample, encode_prompts
 from clipo_train.rollout import Generation, known_arguments, positions
 from clipo_train.special_tokens import embedding_count, special_tokens
@@ -48,7 +47,8 @@ def load_policy(
         progress: Called with (steps done, steps in all) during that warm start.
 
     Raises:
-        ConfigError: There is no such model, it has no end-of-sequence token, or its head cannot be chunked.
+        ConfigError: There is no such model, it lacks weights, it has no end-of-sequence token, or its head cannot be
+            chunked.
     """
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -227,7 +227,10 @@ def _resolve(path: str) -> str:
     kind, _, name = path.partition(":")
     if kind != "package":
         return path
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a package inside one that there is not, or no name
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"model.path: expected an installed Python package, got {name!r}; install it first")
     return str(Path(spec.submodule_search_locations[0]))
@@ -237,16 +240,18 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.gguf_file is not None:
         options["gguf_file"] = config.gguf_file
-    try:
+    with one_line(f"model.path: expected a model that transformers can load, got {config.path!r}"):
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.dtype), use_safetensors=config.gguf_file is None or None, **options
+        load: Any = AutoModelForCausalLM.from_pretrained
+        model, found = load(
+            path,
+            dtype=getattr(torch, config.dtype),
+            use_safetensors=config.gguf_file is None or None,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
         )
-    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
-        reason = [*str(error).strip().splitlines(), type(error).__name__][0]
-        raise ConfigError(
-            f"model.path: expected a model that transformers can load, got {config.path!r}: {reason}"
-        ) from error
+    _require_all_weights(found, config.path)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise ConfigError(
             f"model.path: expected a tokenizer with words, got none in {config.path!r}: a file is missing"
@@ -254,6 +259,24 @@ def _load_pretrained(path: str, config: ModelConfig) -> tuple[PreTrainedModel, P
     if config.gguf_file is not None:
         _forget_quantization(model)
     return model, tokenizer
+
+
+def _require_all_weights(found: Mapping[str, Any], path: str) -> None:
+    """Refuses a model of which transformers has drawn weights at random, because its files lack them.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    for name, saved, wanted in sorted(found["mismatched_keys"]):
+        raise ConfigError(
+            f"model.path: expected weights that fit the configuration, got {name} of shape {tuple(saved)}, not "
+            f"{tuple(wanted)}, in {path!r}"
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"model.path: expected weights for all parameters, got none for {len(missing)} such as {missing[0]} in "
+            f"{path!r}"
+        )
 
 
 def _forget_quantization(model: Any) -> None:

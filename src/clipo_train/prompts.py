@@ -4,10 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, one_line, reason
 from clipo_train.reasoning import Reasoning, find_reasoning
 from clipo_train.types import Example
 
@@ -82,16 +81,20 @@ class _Encoder:
         template = tokenizer.chat_template
         self.variants = list(template) if isinstance(template, dict) and "default" not in template else []
         self.template: str = (template or {}).get("default", "") if isinstance(template, dict | None) else template
+        if not isinstance(self.template, str | None):
+            kind = type(self.template).__name__
+            raise ConfigError(f"model.path: expected a tokenizer whose chat template is text, got {kind}")
         self.reasoning = find_reasoning(tokenizer, template=self.template, judge=judge_thinking)
         self.merged = 0
 
     def encode(self, example: Example) -> EncodedExample:
-        if isinstance(example.prompt, str):
-            ids, end = self._encode_text(example.prompt), "".join(example.prompt.split()[-1:])
-        else:
-            messages = [dict(message) for message in example.prompt]
-            text, end = self._render(messages, example)
-            ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        with one_line(f"data: expected prompts that the tokenizer can encode, got {_place(example)}"):
+            if isinstance(example.prompt, str):
+                ids, end = self._encode_text(example.prompt), "".join(example.prompt.split()[-1:])
+            else:
+                messages = [dict(message) for message in example.prompt]
+                text, end = self._render(messages, example)
+                ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         if not ids:
             raise ConfigError(f"data: expected prompts of at least one token, got none in {_place(example)}")
         return EncodedExample(example, ids, self.reasoning(end))
@@ -115,24 +118,24 @@ class _Encoder:
                 f"model.path: expected a tokenizer with a default chat template for the messages of {_place(example)}, "
                 f"got {got}"
             )
-        text, reason = self._attempt(messages)
-        if reason and [message["role"] for message in messages[:2]] == ["system", "user"]:
+        text, refusal = self._attempt(messages)
+        if refusal and [message["role"] for message in messages[:2]] == ["system", "user"]:
             system, user, *others = messages
             merged = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
             messages = [merged, *others]
             text, still = self._attempt(messages)
             self.merged += not still
-            reason = reason if still else ""
-        if reason:
-            raise ConfigError(f"data: expected messages that the chat template takes, got {_place(example)}: {reason}")
+            refusal = refusal if still else ""
+        if refusal:
+            raise ConfigError(f"data: expected messages that the chat template takes, got {_place(example)}: {refusal}")
         return text, self._end(messages, text)
 
     def _attempt(self, messages: list[dict[str, str]]) -> tuple[str, str]:
         """The rendered messages, and why the chat template does not take them."""
         try:
             text = self._apply(messages)
-        except (TemplateError, ValueError, TypeError) as error:
-            return "", " ".join(str(error).split())[:200] or type(error).__name__
+        except Exception as error:  # a template may raise anything
+            return "", reason(error)
         for message in messages:
             if message["role"] in ("system", "user") and message["content"].strip() not in text:
                 return "", f"it leaves out the {message['role']} message"
@@ -150,7 +153,7 @@ class _Encoder:
         others = messages[:-1] if messages[-1]["role"] == "assistant" else messages
         try:
             before = str(self.tokenizer.apply_chat_template(others, tokenize=False))
-        except (TemplateError, ValueError, TypeError, IndexError):
+        except Exception:  # it may not know what to do with these messages
             before = text
         end = text.removeprefix(before)
         return end if 0 < len(end) < len(text) else "".join(text.split()[-1:])

@@ -40,7 +40,7 @@ def special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     ]
     known = embedding_count(model)
     ends = [token for entry in named for token in (entry if isinstance(entry, list | tuple) else [entry])]
-    ends = list(dict.fromkeys(token for token in ends if token is not None and 0 <= token < known))
+    ends = list(dict.fromkeys(token for token in ends if isinstance(token, int) and 0 <= token < known))
     if not ends:
         raise ConfigError("model.path: expected an end-of-sequence token of the tokenizer or model, got none")
     pad = tokenizer.pad_token_id

@@ -293,8 +293,8 @@ class Trainer:
         if accelerator.is_main_process:
             if position is None:
                 (run_dir / BEGUN).touch()
-            write_whole(run_dir / "config.yaml", dump_config(self.config))
             logged = self.metrics.rewind(-1 if position is None else position.step)
+            write_whole(run_dir / "config.yaml", dump_config(self.config))
         accelerator.init_trackers(self.config.logging.project, flat_config(self.config))
         logged = gather_list([logged], accelerator)[0]
         return position.metrics if position is not None and logged < position.step else None

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipo_train import judges
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, reason
 from clipo_train.testbed import arithmetic
 from clipo_train.types import Example, Verdict, Verifier
 
@@ -70,8 +70,7 @@ def judge(name: str, example: Example, completion: str) -> Verdict | Failure:
     except NotAVerdictError as error:
         return Failure(str(error), counts_as_incorrect=False)
     except BaseException as error:  # a verifier may call sys.exit
-        reason = _one_line(f"expected a verdict, got {type(error).__name__}: {error}")
-        return Failure(reason, counts_as_incorrect=name in OURS)
+        return Failure(f"expected a verdict, got {reason(error, typed=True)}", counts_as_incorrect=name in OURS)
 
 
 def _best(verifier: Verifier, example: Example, completion: str) -> Verdict:
@@ -109,7 +108,8 @@ def as_verdict(value: Any) -> Verdict:
             got = _one_line(repr(getattr(value, name)))
             raise NotAVerdictError(f"expected Verdict.{name} to be {expected}, got {got}")
     process = None if value.process is None else bool(value.process)
-    return Verdict(bool(value.success), float(value.reward), process, value.answer, bool(value.timed_out))
+    answer = None if value.answer is None else str.__str__(value.answer)  # a subclass may not survive the way back
+    return Verdict(bool(value.success), float(value.reward), process, answer, bool(value.timed_out))
 
 
 def find(name: str) -> Verifier:
@@ -126,8 +126,10 @@ def find(name: str) -> Verifier:
     _find_local_modules()
     try:
         found = functools.reduce(getattr, function.split("."), importlib.import_module(module))
-    except Exception as error:  # whatever a module of a user's raises when it is imported
-        raise ConfigError(f"data.verifier: expected module:function, got {name!r}: {_one_line(str(error))}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module of a user's raises when it is imported; it may call sys.exit
+        raise ConfigError(f"data.verifier: expected module:function, got {name!r}: {reason(error)}") from error
     if not callable(found):
         raise ConfigError(f"data.verifier: expected a function, got {type(found).__name__} for {name!r}")
     return found
@@ -153,7 +155,7 @@ def prepare(names: Iterable[str], memory: float, passed: Iterable[str], trainer:
         with suppress(Exception):  # the first completion tells
             importlib.import_module(_IMPORTS[name]) if name in _IMPORTS else find(name)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = int(memory * 2**30)
+    limit = int(min(memory * 2**30, sys.maxsize))
     resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
 
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from clipo_train.errors import ConfigError
+from clipo_train.errors import ConfigError, shortened
 from clipo_train.types import Example, Verdict
 from clipo_train.verifier_worker import HERE, OURS, Failure, find, judge, prepare
 
@@ -68,7 +68,7 @@ def verifier_of(example: Example) -> str:
     known = ", ".join(beginning.rstrip(":") for beginning in SOURCES)
     raise ConfigError(
         f"data.verifier: expected a source that begins with one of {known}, or rows with a `verifier`, for auto, "
-        f"got {example.source!r}"
+        f"got {shortened(repr(example.source), 60)}"
     )
 
 

@@ -91,6 +91,7 @@ def examples(dtype: torch.dtype, rollouts: int) -> dict[str, Any]:
         "rewards": normal(rollouts),
         "loss": normal(rollouts).abs() * 3,
         "lengths": mask.sum(1),
+        "group_tokens": mask.sum(1) + place % 3,
         "success": place % 5 < 3,
         "two_correct": place % 4 < 2,
         "ids": ids,

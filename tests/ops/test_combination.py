@@ -1,4 +1,4 @@
-"""Several rewards as one; and correct rollouts above wrong ones."""
+"""Several rewards as one; and correct rollouts above incorrect ones."""
 
 import pytest
 import torch
@@ -9,17 +9,20 @@ from torch import Tensor
 from clipo_ops import (
     GroupLayout,
     combine_rewards,
+    contrastive_loss,
+    contrastive_reward,
     gdpo_advantages,
     grpo_advantages,
     guarded_rewards,
     informative_groups,
     negative_credit,
     reward_inversions,
+    supcon_out,
 )
 
 from . import oracles
 from .helpers import HALF, assert_rounded, assert_same
-from .strategies import SEEDS, graded_groups, group_ids, noise
+from .strategies import SEEDS, Batch, anchored_batches, graded_groups, group_ids, noise
 
 Signals = tuple[Tensor, Tensor]
 Judged = tuple[Tensor, Tensor, Tensor]
@@ -222,12 +225,18 @@ def test_a_guarded_gradient_goes_to_who_gave_the_reward(batch: Judged) -> None:
     assert torch.autograd.gradcheck(lambda x: guarded_rewards(x, success, ids), (rewards.requires_grad_(),), eps=1e-9)
 
 
-@given(st.integers(2, 12).flatmap(lambda n: st.tuples(st.integers(1, n - 1), st.just(n))), SEEDS)
-def test_a_floor_of_one_over_n_less_one_rules_out_negative_credit(sizes: tuple[int, int], seed: int) -> None:
+MIXED = st.integers(2, 12).flatmap(lambda n: st.tuples(st.integers(1, n - 1), st.just(n)))
+
+
+@given(MIXED, SEEDS, st.booleans())
+def test_bonuses_of_at_most_one_over_n_less_one_rule_out_negative_credit(
+    sizes: tuple[int, int], seed: int, penalised: bool
+) -> None:
+    """With an incorrect rollout in the group, whatever penalties incorrect ones get."""
     correct, size = sizes
     success, ids = torch.arange(size) < correct, torch.zeros(size).long()
     bonus = (noise(seed, size) * 3).clamp(-1, 0) / (size - 1)
-    advantages = grpo_advantages(success + torch.where(success, bonus, 0), ids)
+    advantages = grpo_advantages(success + torch.where(success | penalised, bonus, 0), ids)
     assert not negative_credit(advantages.where(advantages.abs() > 1e-9, 0), success).any()
 
 
@@ -236,3 +245,50 @@ def test_a_lower_floor_does_not() -> None:
     rewards = success.float() - torch.tensor([0.2, 0, 0, 0, 0, 0, 0, 0])
     assert negative_credit(grpo_advantages(rewards, ids), success).tolist() == [True] + [False] * 7
     assert not reward_inversions(rewards, success, ids).any()
+
+
+@pytest.mark.parametrize("penalty", [0.2, 1e-3])
+def test_no_floor_does_in_an_all_correct_group(penalty: float) -> None:
+    success, ids = torch.ones(3).bool(), torch.zeros(3).long()
+    advantages = grpo_advantages(torch.tensor([1.0, 1.0, 1.0 - penalty]), ids)
+    assert negative_credit(advantages, success).tolist() == [False, False, True]
+
+
+def test_penalties_add_up_against_the_bound() -> None:
+    success, ids = torch.arange(4) < 3, torch.zeros(4).long()
+    for total, negative in ((-0.33, False), (-0.34, True)):
+        rewards = success.double() + torch.tensor([total, 0, 0, 0]).double()
+        advantages = grpo_advantages(rewards, ids)
+        assert negative_credit(advantages.where(advantages.abs() > 1e-9, 0), success)[0] == negative
+
+
+# --- outcome and contrastive reward
+
+
+def outcome_and_contrastive(batch: Batch, *, missing: bool) -> Tensor:
+    loss = contrastive_loss(*batch, objective=supcon_out, reduction="none")
+    reward = contrastive_reward(loss)
+    other = torch.where(batch.success, reward, torch.nan) if missing else reward
+    return torch.stack([batch.success.to(reward.dtype), other], 1)
+
+
+@given(anchored_batches())
+def test_gdpo_with_contrastive_rewards_of_correct_rollouts_alone_keeps_the_outcome(batch: Batch) -> None:
+    both = outcome_and_contrastive(batch, missing=True)
+    combined = combine_rewards(both, batch.ids, method="gdpo")
+    outcome = combine_rewards(both[:, :1], batch.ids, method="gdpo")
+    for group in oracles.members(batch.ids):
+        success, own = batch.success[group], combined[group]
+        assert own[success].sum() > 0 > own[~success].sum()
+        assert_same(own[success].mean(), outcome[group][success].mean(), rtol=1e-6, atol=1e-6)
+        assert_same(own[~success], outcome[group][~success])
+
+
+def test_gdpo_with_the_contrastive_rewards_of_all_erases_the_outcome() -> None:
+    """Why the docstring says to pass NaN."""
+    success, ids = torch.arange(8) < 4, torch.zeros(8).long()
+    batch = Batch(torch.where(success.unsqueeze(1), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])), success, ids)
+    erased = combine_rewards(outcome_and_contrastive(batch, missing=False), ids, method="gdpo")
+    assert erased.abs().max() < 1e-5
+    kept = combine_rewards(outcome_and_contrastive(batch, missing=True), ids, method="gdpo")
+    torch.testing.assert_close(kept, torch.where(success, 0.9354, -0.9354), rtol=1e-4, atol=0)

@@ -45,6 +45,16 @@ def test_the_normalised_sum_needs_a_denominator() -> None:
         clipo_ops.aggregate(torch.ones(1, 1), torch.ones(1, 1).bool(), mode="seq-mean-token-sum-norm")
 
 
+def test_a_prompt_mean_needs_the_groups_tokens() -> None:
+    ones = torch.ones(1, 1)
+    for function, inputs in (
+        (clipo_ops.aggregate, (ones, ones.bool())),
+        (clipo_ops.aggregate_denominator, (ones.bool(),)),
+    ):
+        with pytest.raises(ValueError, match=r"^group_tokens: expected .*group_token_counts.*prompt-mean.*, got None$"):
+            function(*inputs, mode="prompt-mean")
+
+
 def test_dr_grpo_needs_a_maximum_length_or_a_denominator() -> None:
     inputs = {name: value for name, value in OF["dr_grpo_loss"].inputs().items() if name != "denominator"}
     with pytest.raises(ValueError, match=r"^max_length: expected .*give aggregate a denominator.*, got None$"):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import clipo_ops._kernels.linear_tiles as tiled
+import clipo_ops._kernels.linear_tiles as linear_tiles
 from clipo_ops import linear_token_logprobs, token_entropy, token_logprobs
 
 from . import oracles
@@ -18,9 +18,12 @@ from .strategies import SEEDS, TEMPERATURES, noise
 CHUNKS = st.sampled_from([1, 3, 5, 4096])
 KEPT = st.sampled_from([0.0, 0.5, 1.0])
 
+# torch itself scripts its rules for forward mode at their first use.
+forward_ad = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
 
 class Head:
-    """Hidden states of 2 rollouts and 3 tokens, a head of 5 words, and tokens."""
+    """Hidden states of 2 rollouts and 3 tokens, a head of 5 vocabulary entries, and tokens."""
 
     def __init__(self, seed: int, size: float = 1.0, dtype: torch.dtype = torch.float64) -> None:
         self.hidden = (noise(seed, 2, 3, 4) * size).to(dtype)
@@ -35,14 +38,19 @@ class Head:
     def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor, **options: Any) -> Tensor:
         return torch.stack(linear_token_logprobs(hidden, weight, self.token_ids, bias=bias, **options))
 
-    def full(self, hidden: Tensor, weight: Tensor, bias: Tensor, **options: Any) -> Tensor:
-        logits = hidden @ weight.mT + bias
+    def full(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, *, softcap: float | None = None, **options: Any
+    ) -> Tensor:
+        """The plain formulation."""
+        logits = options.pop("logit_scale", 1.0) * (hidden @ weight.mT + bias)
+        if softcap is not None:
+            logits = softcap * torch.tanh(logits / softcap)
         return torch.stack([token_logprobs(logits, self.token_ids, **options), token_entropy(logits, **options)])
 
 
 @pytest.fixture(params=[2, 4096], ids=lambda count: f"{count} tokens a tile")
 def _rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "TOKENS", request.param)
+    monkeypatch.setattr(linear_tiles, "TILE_TOKENS", request.param)
 
 
 @given(SEEDS, st.sampled_from([0.0, 1.0, 50.0, 1e4]), TEMPERATURES, CHUNKS)
@@ -65,6 +73,20 @@ def test_value_and_gradients_are_those_of_full_logits(
     assert_same(actual, gradients(lambda *x: head.full(*x, temperature=temperature), *head.inputs), atol=1e-8)
 
 
+@pytest.mark.usefixtures("_rows")
+@given(SEEDS, TEMPERATURES, CHUNKS, KEPT, st.sampled_from([0.5, 2.0, 30.0, None]), st.sampled_from([0.0625, 1.0, 3.0]))
+def test_capped_and_scaled_logits(
+    seed: int, temperature: float, chunk_size: int, keep: float, softcap: float | None, logit_scale: float
+) -> None:
+    head = Head(seed)
+    model = {"temperature": temperature, "softcap": softcap, "logit_scale": logit_scale}
+    tiles = {"chunk_size": chunk_size, "keep_logits": keep}
+    expected = gradients(lambda *x: head.full(*x, **model), *head.inputs)
+    assert_same(gradients(lambda *x: head(*x, **model, **tiles), *head.inputs), expected, atol=1e-8)
+    values = oracles.linear_token_logprobs(head.hidden, head.weight, head.token_ids, bias=head.bias, **model)
+    assert_same(expected[0], torch.stack(values), atol=1e-8)
+
+
 @pytest.mark.parametrize("output", [0, 1], ids=["logprobs", "entropy"])
 @given(SEEDS)
 def test_either_result_may_be_used_alone(output: int, seed: int) -> None:
@@ -79,7 +101,8 @@ def test_passes_gradcheck() -> None:
 
     def function(*inputs: Tensor) -> tuple[Tensor, ...]:
         hidden, weight, bias = inputs
-        return tuple(linear_token_logprobs(hidden, weight, head.token_ids, bias=bias, temperature=0.7, chunk_size=3))
+        options = {"temperature": 0.7, "chunk_size": 3, "softcap": 1.5, "logit_scale": 0.8}
+        return tuple(linear_token_logprobs(hidden, weight, head.token_ids, bias=bias, **options))
 
     assert torch.autograd.gradcheck(function, leaves, check_undefined_grad=False)
 
@@ -172,6 +195,7 @@ def test_huge_logits_have_a_finite_value_and_gradient(size: float) -> None:
     assert all(result.isfinite().all() for result in gradients(function, hidden, weight))
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events:UserWarning")  # of torch 2.11
 def test_logits_are_never_held() -> None:
     """The largest buffer of a step is a tile or a gradient, whatever the number of tokens and words."""
     hidden, weight = torch.randn(4, 64, 8, requires_grad=True), torch.randn(4096, 8, requires_grad=True)
@@ -201,3 +225,43 @@ def test_logits_are_kept_only_for_a_gradient_and_survive_it() -> None:
     value = head(leaf, head.weight, head.bias, chunk_size=2, keep_logits=1.0).sum()
     first, again = (torch.autograd.grad(value, leaf, retain_graph=True) for _ in range(2))
     assert_equal(first, again)
+
+
+def forward_mode(function: Any, hidden: Tensor) -> Tensor:
+    return torch.func.jvp(function, (hidden,), (torch.ones_like(hidden),))[1]
+
+
+@forward_ad
+@pytest.mark.parametrize("derivative", [forward_mode, lambda f, x: torch.func.jacfwd(f)(x)], ids=["jvp", "jacfwd"])
+@pytest.mark.parametrize("output", [0, 1], ids=["logprobs", "entropy"])
+def test_forward_mode_raises(derivative: Any, output: int) -> None:
+    head = Head(0)
+    with pytest.raises(NotImplementedError, match=r"linear_token_logprobs has no forward mode derivative"):
+        derivative(lambda x: head(x, head.weight, head.bias)[output], head.hidden)
+
+
+@forward_ad
+def test_forward_mode_raises_whichever_operand_has_a_tangent() -> None:
+    head = Head(0)
+    for place, operand in enumerate(head.inputs):
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(operand, torch.ones_like(operand))
+            inputs = [dual if i == place else x for i, x in enumerate(head.inputs)]
+            with pytest.raises(NotImplementedError, match="forward mode"):
+                head(*inputs)
+
+
+def test_a_second_derivative_raises() -> None:
+    head = Head(0)
+    leaf = head.hidden.requires_grad_()
+    loss = head(*head.inputs).sum()
+    (grad,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"linear_token_logprobs has no second derivative"):
+        (loss + grad.square().sum()).backward()
+
+
+@forward_ad
+def test_second_derivatives_by_functorch_raise() -> None:
+    head = Head(0)
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        torch.func.hessian(lambda x: head(x, head.weight, head.bias).sum())(head.hidden)

@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipo_ops import aggregate, kl_estimate, token_entropy, token_logprobs
+from clipo_ops import aggregate, kl_estimate, token_entropy, token_logprobs, unbiased_kl_estimate
 
 from . import oracles
 from .helpers import HALF, assert_equal, assert_rounded, assert_same, gradients
 from .strategies import SEEDS, TEMPERATURES, Tokens, noise, tokens
 
 SIZES = st.sampled_from([0.0, 1.0, 50.0, 1e4])  # of the logits
-every_estimator = pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "k3+"])
+every_estimator = pytest.mark.parametrize("estimator", ["k1", "k1+", "k2", "k3", "k3+", "abs"])
+
+# torch itself scripts its rules for forward mode at their first use.
+forward_ad = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
 def vocabulary(seed: int, size: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -107,7 +110,7 @@ def test_log_probabilities_and_entropies_pass_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda x: token_entropy(x, temperature=0.7), logits.requires_grad_())
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "abs"])
 def test_a_kl_estimate_passes_gradcheck(estimator: str) -> None:
     pair = noise(0, 2, 3).requires_grad_(), noise(1, 2, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda *x: kl_estimate(*x, estimator=estimator), pair)
@@ -172,27 +175,97 @@ def test_k1_and_k3_are_unbiased(estimator: str, seed: int) -> None:
     assert_same(expectation(kl_estimate(policy, reference, estimator=estimator), policy), divergence)
 
 
+def divergence(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    return (logprobs.exp() * (logprobs - ref_logprobs)).sum()
+
+
+# What is differentiated, in expectation, if the estimate is a loss.
+DIVERGENCES: dict[str, Any] = {
+    "k1": lambda policy, reference: policy.sum() * 0,
+    "k1+": divergence,
+    "k2": divergence,
+    "k3": lambda policy, reference: divergence(reference, policy),
+    "k3+": divergence,
+    "abs": lambda policy, reference: (policy.exp() - reference.exp()).abs().sum(),  # twice the total variation
+}
+
+
+@pytest.mark.parametrize("estimator", DIVERGENCES)
 @given(SEEDS)
-def test_the_expected_gradient_of_k2_is_that_of_the_divergence(seed: int) -> None:
+def test_the_expected_gradient_of_an_estimate_in_the_loss(estimator: str, seed: int) -> None:
     reference = noise(seed + 1, 1, 6).log_softmax(1)
 
-    def divergence(logits: Tensor) -> Tensor:
+    def estimated(logits: Tensor) -> Tensor:
         policy = logits.log_softmax(1)
-        return torch.nn.functional.kl_div(reference, policy, log_target=True, reduction="sum")
+        return expectation(kl_estimate(policy, reference, estimator=estimator), policy)
 
-    def expected_k2(logits: Tensor) -> Tensor:
+    def exact(logits: Tensor) -> Tensor:
+        return DIVERGENCES[estimator](logits.log_softmax(1), reference)
+
+    assert_same(gradients(estimated, noise(seed, 1, 6))[1], gradients(exact, noise(seed, 1, 6))[1])
+
+
+@pytest.mark.parametrize("estimator", DIVERGENCES)
+def test_only_k1_in_the_reward_gives_the_gradient_of_the_divergence(estimator: str) -> None:
+    reference, logits = noise(1, 1, 6).log_softmax(1), noise(0, 1, 6)
+
+    def penalised(logits: Tensor) -> Tensor:
         policy = logits.log_softmax(1)
-        return expectation(kl_estimate(policy, reference, estimator="k2"), policy)
+        reward = kl_estimate(policy, reference, estimator=estimator).detach()
+        return expectation(reward * policy, policy)
 
-    assert_same(gradients(expected_k2, noise(seed, 1, 6))[1], gradients(divergence, noise(seed, 1, 6))[1])
+    actual = gradients(penalised, logits)[1]
+    exact = gradients(lambda x: divergence(x.log_softmax(1), reference), logits)[1]
+    assert torch.allclose(actual, exact) is (estimator in ("k1", "k1+"))
+
+
+@given(SEEDS)
+def test_the_unbiased_estimate_has_the_value_and_gradient_of_the_divergence_off_policy_and_on(seed: int) -> None:
+    reference = noise(seed + 1, 1, 6).log_softmax(1)
+    for old in (noise(seed, 1, 6).log_softmax(1), noise(seed + 2, 1, 6).log_softmax(1)):
+
+        def estimated(logits: Tensor, old: Tensor = old) -> Tensor:
+            policy = logits.log_softmax(1)
+            return expectation(unbiased_kl_estimate(policy, reference, policy - old), old)
+
+        actual = gradients(estimated, noise(seed, 1, 6))
+        assert_same(actual, gradients(lambda x: divergence(x.log_softmax(1), reference), noise(seed, 1, 6)))
 
 
 @given(tokens())
-def test_k3_plus_has_the_value_of_k3_and_the_gradient_of_k2(batch: Tokens) -> None:
+def test_the_unbiased_estimate_agrees_with_the_oracle_and_is_finite(batch: Tokens) -> None:
+    arguments = batch.logprobs, batch.old_logprobs, (batch.logprobs - batch.old_logprobs) / 2
+    assert_same(unbiased_kl_estimate(*arguments), oracles.unbiased_kl_estimate(*arguments))
+    extreme = [x.float() for x in (batch.logprobs, batch.old_logprobs, batch.logprobs - batch.old_logprobs)]
+    assert all(result.isfinite().all() for result in gradients(unbiased_kl_estimate, *extreme))
+    dirty = [torch.where(batch.mask, x, torch.nan) for x in extreme]
+    loss = lambda *x: aggregate(unbiased_kl_estimate(*x), batch.mask)  # noqa: E731
+    assert_equal(gradients(loss, *dirty), gradients(loss, *extreme))
+
+
+def test_the_unbiased_estimate_passes_gradcheck() -> None:
+    inputs = [noise(seed, 2, 3).requires_grad_() for seed in range(3)]
+    assert torch.autograd.gradcheck(unbiased_kl_estimate, inputs)
+    assert torch.autograd.gradgradcheck(unbiased_kl_estimate, inputs)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+@given(tokens())
+def test_a_plus_is_the_value_of_the_one_with_the_gradient_of_k2(estimator: str, batch: Tokens) -> None:
     def results(estimator: str) -> tuple[Tensor, ...]:
         return gradients(lambda *x: kl_estimate(*x, estimator=estimator), batch.logprobs, batch.old_logprobs)
 
-    assert_same(results("k3+"), (results("k3")[0], *results("k2")[1:]))
+    assert_same(results(f"{estimator}+"), (results(estimator)[0], *results("k2")[1:]))
+
+
+@forward_ad
+@every_estimator
+def test_forward_mode_and_second_derivatives_are_those_of_reverse_mode(estimator: str) -> None:
+    new, old = noise(0, 2, 3), noise(1, 2, 3)
+    function = lambda x: kl_estimate(x, old, estimator=estimator)  # noqa: E731
+    assert_same(torch.func.jacfwd(function)(new), torch.func.jacrev(function)(new))
+    curved = torch.func.hessian(lambda x: function(x).sum())(new).diagonal().sum() != 0
+    assert bool(curved) is (estimator not in ("k1", "abs"))
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

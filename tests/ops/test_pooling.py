@@ -88,6 +88,19 @@ def test_the_mean_of_4096_bfloat16_states_is_exact_to_bfloat16() -> None:
     assert_rounded(pooled, hidden.double().mean(1), torch.bfloat16)
 
 
+@pytest.mark.parametrize(("mean", "deviation", "off"), [(1.0, 1.0, 0.19), (1.0, 0.1, 0.5), (0.0, 1.0, 0.04)])
+def test_how_far_a_running_sum_in_bfloat16_is_off_depends_on_the_states(
+    mean: float, deviation: float, off: float
+) -> None:
+    """The numbers that `mean_pool` and the page on differences state."""
+    states = (noise(0, 1024, 1024) * deviation + mean).bfloat16()
+    total = torch.zeros(1024, dtype=torch.bfloat16)
+    for state in states:
+        total = total + state
+    exact = states.double().sum(0)
+    assert ((total.double() - exact).norm() / exact.norm()).item() == pytest.approx(off, abs=0.01)
+
+
 def test_length_does_not_leak_into_the_mean() -> None:
     state = noise(0, 8).bfloat16()
     mask = torch.arange(4096) < torch.tensor([[1], [500], [2000], [4096]])

@@ -16,8 +16,10 @@ from clipo_ops import (
     contrastive_reward,
     degenerate_fraction,
     grpo_advantages,
+    informative_groups,
     noise_share,
     process_gap,
+    reward_by_verdict,
 )
 
 from . import oracles
@@ -117,11 +119,32 @@ def test_the_other_judge_sees_the_opposite(batch: Judged) -> None:
     assert_same((other.mean_gap, other.auc), (-gap.mean_gap, 1 - gap.auc))
 
 
-def test_wrong_rollouts_and_other_groups_take_no_part() -> None:
+def test_incorrect_rollouts_and_other_groups_take_no_part() -> None:
     success, process = torch.tensor([True, False, True]), torch.tensor([True, False, False])
     rewards = torch.tensor([1.0, -9.0, 0.0])
     assert torch.stack(process_gap(rewards, success, process, torch.tensor([0, 0, 1]))).isnan().all()
     assert process_gap(rewards, success, process, torch.tensor([0, 0, 0])).mean_gap == 1
+
+
+# --- reward_by_verdict
+
+
+@given(judged())
+def test_means_by_verdict_agree_with_the_oracle(batch: Judged) -> None:
+    rewards, success, *_ = batch
+    means = reward_by_verdict(rewards, success)
+    assert_same(torch.stack(means), oracles.tensor(oracles.reward_by_verdict(rewards, success)))
+    assert_same(tuple(reversed(reward_by_verdict(rewards, ~success))), tuple(means))
+    shifted = reward_by_verdict(2 * rewards + 1, success)
+    assert_same(torch.stack(shifted), 2 * torch.stack(means) + 1)
+
+
+@given(anchored_batches())
+def test_incorrect_rollouts_have_a_contrastive_reward_of_zero(batch: Batch) -> None:
+    rewards = contrastive_reward(contrastive_loss(*batch, reduction="none"))
+    means = reward_by_verdict(rewards, batch.success)
+    assert means.incorrect == 0
+    assert -0.5 <= means.correct <= 0
 
 
 # --- degenerate_fraction
@@ -140,6 +163,7 @@ def test_the_degenerate_share_agrees_with_the_oracle(batch: tuple[Tensor, Tensor
 def test_a_batch_is_degenerate_where_advantages_are_zero(batch: tuple[Tensor, Tensor]) -> None:
     advantages = grpo_advantages(*batch, scale="none")
     assert (degenerate_fraction(*batch) == 1) == (advantages.count_nonzero() == 0)
+    assert (degenerate_fraction(*batch) == 1) == (not informative_groups(*batch).any())
 
 
 # --- clamp_fraction
@@ -163,8 +187,8 @@ def test_the_share_at_the_floor_agrees_with_the_oracle() -> None:
 
 
 def test_perfect_clusters_of_fourteen_are_all_at_the_floor() -> None:
-    for right, share in ((13, 0.0), (14, 1.0)):
-        success = torch.arange(16) < right
+    for correct, share in ((13, 0.0), (14, 1.0)):
+        success = torch.arange(16) < correct
         embeddings = torch.where(success.unsqueeze(1), torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 0.0]))
         groups = torch.zeros(16).long()
         rewards = contrastive_reward(contrastive_loss(embeddings, success, groups, reduction="none"))

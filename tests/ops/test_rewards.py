@@ -1,4 +1,4 @@
-"""The contrastive reward: bounded, detached, for correct rollouts only. Length penalties; rewards at a token."""
+"""The contrastive reward: bounded, detached, for correct rollouts only. Length and repetition; rewards at a token."""
 
 import math
 
@@ -9,18 +9,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clipo_ops import (
+    GroupLayout,
     contrastive_anchors,
     contrastive_loss,
     contrastive_reward,
+    cosine_length_reward,
     grpo_advantages,
     overlong_penalty,
+    pass_rate_length_penalty,
+    repetition_penalty,
     supcon_out,
     token_level_rewards,
 )
 
 from . import oracles
 from .helpers import HALF, assert_rounded, assert_same
-from .strategies import SEEDS, TEMPERATURES, Batch, batches, masks, noise
+from .strategies import SEEDS, TEMPERATURES, Batch, batches, group_ids, masks, noise
 
 losses = st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=8).map(oracles.tensor)
 weights = st.floats(0, 10)
@@ -70,13 +74,13 @@ def rewards_of(batch: Batch, temperature: float = 0.05) -> Tensor:
 
 
 @given(batches(), TEMPERATURES)
-def test_a_wrong_rollout_and_whoever_else_is_no_anchor_gets_nothing(batch: Batch, temperature: float) -> None:
+def test_an_incorrect_rollout_and_whoever_else_is_no_anchor_gets_nothing(batch: Batch, temperature: float) -> None:
     anchors = contrastive_anchors(batch.success, batch.ids)
     assert (rewards_of(batch, temperature)[~anchors] == 0).all()
 
 
 @given(batches(), TEMPERATURES)
-def test_every_correct_rollout_stays_above_every_wrong_one(batch: Batch, temperature: float) -> None:
+def test_every_correct_rollout_stays_above_every_incorrect_one(batch: Batch, temperature: float) -> None:
     assume(batch.success.unique().numel() == 2)
     total = batch.success.double() + rewards_of(batch, temperature)
     assert total[batch.success].min() > total[~batch.success].max()
@@ -107,11 +111,13 @@ def test_identical_embeddings_give_everyone_the_floor() -> None:
 
 @given(st.integers(1, 7))
 def test_the_reward_falls_as_correct_rollouts_move_apart(seed: int) -> None:
-    wrong, right = noise(seed, 1, 8), noise(seed + 10, 1, 8)
+    incorrect, correct = noise(seed, 1, 8), noise(seed + 10, 1, 8)
     away = noise(seed + 20, 1, 8)
     success = torch.tensor([True, True, False])
     rewards = [
-        rewards_of(Batch(torch.cat([right, right + distance * away, wrong]), success, torch.zeros(3).long()), 1.0)[0]
+        rewards_of(
+            Batch(torch.cat([correct, correct + distance * away, incorrect]), success, torch.zeros(3).long()), 1.0
+        )[0]
         for distance in (0.0, 0.5, 1.0)
     ]
     assert rewards[0] > rewards[1] > rewards[2]
@@ -135,6 +141,99 @@ def test_the_overlong_penalty_of_dapo() -> None:
     lengths = torch.tensor([16384, 16385, 18432, 20480, 20481], dtype=torch.int32)
     penalty = overlong_penalty(lengths, max_length=20480, buffer=4096)
     assert penalty.tolist() == [0, -1 / 4096, -0.5, -1, -1]
+
+
+values = st.sampled_from([-2.0, -0.5, 0.0, 0.5, 1.0])
+
+
+@st.composite
+def judged_lengths(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """Lengths, verdicts and group ids."""
+    ids = draw(group_ids())
+    drawn = [
+        draw(st.lists(each, min_size=len(ids), max_size=len(ids))) for each in (st.integers(0, 300), st.booleans())
+    ]
+    return torch.tensor(drawn[0]), torch.tensor(drawn[1]), ids
+
+
+@given(judged_lengths(), st.integers(1, 300), st.tuples(values, values, values, values), st.none() | values)
+def test_the_cosine_length_reward_agrees_with_the_oracle(
+    batch: tuple[Tensor, Tensor, Tensor], limit: int, ends: tuple[float, ...], exceeded: float | None
+) -> None:
+    lengths, success, _ = batch
+    names = ("correct_short", "correct_long", "incorrect_short", "incorrect_long")
+    options = dict(zip(names, ends, strict=True)) | {"max_length": limit, "exceeded": exceeded}
+    rewards = cosine_length_reward(lengths, success, **options)
+    torch.testing.assert_close(
+        rewards.double(), oracles.cosine_length_reward(lengths, success, **options), rtol=1e-5, atol=1e-5
+    )
+
+
+@given(judged_lengths(), st.integers(1, 300))
+def test_by_default_shorter_is_better_if_correct_and_worse_if_not(
+    batch: tuple[Tensor, Tensor, Tensor], limit: int
+) -> None:
+    lengths, success, _ = batch
+    order = lengths.argsort(stable=True)
+    rewards, success = cosine_length_reward(lengths, success, max_length=limit)[order], success[order]
+    assert (rewards[success].diff() <= 0).all()
+    assert (rewards[~success].diff() >= 0).all()
+    assert ((rewards[success] >= 0.5) & (rewards[success] <= 1)).all()
+    assert ((rewards[~success] >= -1) & (rewards[~success] <= -0.5)).all()
+
+
+def test_the_cosine_length_reward_of_trl() -> None:
+    """The example of its documentation; the cosine does not rise again beyond the limit, as TRL's does."""
+    rewards = cosine_length_reward(
+        torch.tensor([50, 50, 100, 150]), torch.tensor([True, False, True, True]), max_length=100
+    )
+    torch.testing.assert_close(rewards, torch.tensor([0.75, -0.75, 0.5, 0.5]))
+
+
+@given(judged_lengths(), st.sampled_from([0.0, 0.25, 2.0]))
+def test_the_pass_rate_length_penalty_agrees_with_the_oracle(
+    batch: tuple[Tensor, Tensor, Tensor], factor: float
+) -> None:
+    lengths, success, ids = batch
+    expected = oracles.pass_rate_length_penalty(lengths, success, ids, factor=factor)
+    for groups in (ids, GroupLayout.from_ids(ids)):
+        penalty = pass_rate_length_penalty(lengths, success, groups, factor=factor)
+        torch.testing.assert_close(penalty.double(), expected, rtol=1e-5, atol=1e-6)
+        assert ((penalty >= -factor) & (penalty <= 0)).all()
+    for group in oracles.members(ids):
+        if not success[group].any():
+            assert penalty[group].count_nonzero() == 0
+
+
+@given(masks(max_tokens=9), SEEDS, st.integers(1, 4), st.integers(1, 3))
+def test_the_repetition_penalty_agrees_with_the_oracle(mask: Tensor, seed: int, size: int, vocab: int) -> None:
+    token_ids = noise(seed, *mask.shape).mul(vocab).long()
+    penalty = repetition_penalty(token_ids, mask, ngram_size=size, factor=2)
+    expected = oracles.repetition_penalty(token_ids, mask, ngram_size=size, factor=2)
+    torch.testing.assert_close(penalty.double(), expected, rtol=1e-6, atol=1e-6)
+    assert ((penalty > -2) & (penalty <= 0)).all()
+    renamed = torch.where(mask, token_ids * 2**50 + 7, seed)  # other ids, and anything under the mask
+    assert torch.equal(repetition_penalty(renamed, mask, ngram_size=size, factor=2), penalty)
+
+
+@given(masks(), SEEDS, st.integers(0, 3), st.integers(0, 3))
+def test_padding_changes_no_repetition_penalty(mask: Tensor, seed: int, left: int, right: int) -> None:
+    token_ids = (noise(seed, *mask.shape) > 0).long()
+    padded, around = (torch.nn.functional.pad(x, (left, right)) for x in (token_ids, mask))
+    assert torch.equal(repetition_penalty(padded, around), repetition_penalty(token_ids, mask))
+
+
+def test_the_repetition_penalty_of_trl() -> None:
+    """The example of its documentation, and a loop, which costs nearly everything."""
+    token_ids, mask = torch.tensor([[1, 2, 3, 4, 0], [5, 5, 5, 5, 5]]), torch.arange(5) < torch.tensor([[4], [5]])
+    assert repetition_penalty(token_ids, mask, ngram_size=2).tolist() == [0, -0.75]
+    loop = (torch.arange(3000) % 7).unsqueeze(0)
+    assert repetition_penalty(loop, loop >= 0).item() == pytest.approx(-1 + 7 / 2998)
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3)])
+def test_nothing_repeats_without_a_token(shape: tuple[int, int]) -> None:
+    assert repetition_penalty(torch.zeros(shape).long(), torch.zeros(shape).bool()).tolist() == [0.0] * shape[0]
 
 
 @given(masks(), SEEDS)

@@ -108,14 +108,6 @@ def test_require_says_all_in_one_line() -> None:
         require(False, "size", "at least 1", 0)
 
 
-@pytest.mark.parametrize("field", ["members", "valid", "position"])
-def test_the_fields_of_a_layout_are_checked(field: str) -> None:
-    layout = GroupLayout.from_size(6, 3, device="cpu")
-    fields = {**layout._asdict(), field: getattr(layout, field).float()}
-    with pytest.raises(TypeCheckError):
-        GroupLayout(**fields)
-
-
 def test_a_layout_lays_out_its_own_number_of_rollouts_only() -> None:
     layout = GroupLayout.from_ids(torch.tensor([1, 0, 1]))
     with pytest.raises((TypeCheckError, ValueError)):

@@ -21,6 +21,7 @@ from clipo_ops import (
     log_ratio,
     luspo_loss,
     sapo_loss,
+    unbiased_kl_estimate,
     vespo_loss,
 )
 
@@ -43,8 +44,8 @@ def clipped(x: Tensor, batch: Tokens, mode: str = "token-mean", **bounds: float)
 def with_kl(x: Tensor, batch: Tokens, *, corrected: bool) -> Tensor:
     """The reference model is the one of the old log-probabilities."""
     kl = kl_estimate(x, batch.old_logprobs)
-    if corrected:  # to be unbiased for the gradient, DeepSeek-V3.2
-        kl = kl * log_ratio(x, batch.old_logprobs, batch.mask).exp()
+    if corrected:
+        kl = unbiased_kl_estimate(x, batch.old_logprobs, log_ratio(x, batch.old_logprobs, batch.mask))
     return recipe(grpo_loss)(x, batch) + 0.04 * aggregate(kl, batch.mask, mode="seq-mean-token-mean")
 
 

@@ -151,7 +151,7 @@ def test_micro_batches_with_a_global_denominator_are_the_same(mode: str, mask: T
             assert_same(aggregate(values[rows], mask[rows], mode=mode, denominator=denominator), expected)
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3", "k3+"])
+@pytest.mark.parametrize("estimator", ["k1", "k1+", "k2", "k3", "k3+", "abs"])
 @given(batch=tokens())
 def test_kl_estimators_are_the_same_up_to_2_nats(estimator: str, batch: Tokens) -> None:
     batch = batch._replace(old_logprobs=batch.logprobs - (batch.logprobs - batch.old_logprobs).clamp(-2, 2))

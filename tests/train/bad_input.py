@@ -33,6 +33,27 @@ COMMAND_LINE = [
     Case("verify-data good.jsonl --nope", "--nope: expected nothing more, got this"),
     Case("verify-data nowhere.jsonl", "data: expected a file, got 'nowhere.jsonl', which is not one"),
     Case("verify-data good.jsonl --verifier no", "data.verifier: expected one of "),
+    *(
+        Case(f"verify-data good.jsonl --timeout {seconds}", "--timeout: expected more than 0 seconds, got ")
+        for seconds in ("-1", "0", "nan", "-inf")
+    ),
+    Case("verify-data good.jsonl --limit 0", "--limit: expected at least 1 row, got 0"),
+    Case("verify-data good.jsonl --limit -3", "--limit: expected at least 1 row, got -3"),
+    Case(f"verify-data good.jsonl --limit {'9' * 5000}", "--limit: expected a value of type int, got '999"),
+    Case("verify-data good.jsonl --answer nope", "data: expected prompt and answer in line 1 of 'good.jsonl', got no"),
+    Case(f"verify-data {'a' * 300}.jsonl", "aaa"),
+    Case("trane\x1b[31m", "command: expected one of "),
+    Case(f"{TRAIN} --resume=maybe", "--resume: expected no value, got 'maybe'"),
+    Case(f'{TRAIN} --clipo {{"dim":}}', "clipo: expected a value that can be read, got something else"),
+    Case(f"{TRAIN} --steps {'9' * 5000}", "steps: expected a valid value, unable to parse"),
+    Case(f"{TRAIN} --clipo {'[' * 3000}", "command line: expected values, got one that is nested too deeply"),
+    Case(f"{TRAIN} --data.options size=5,size=6", "data.options: expected every name once, got 'size' twice"),
+    Case(f"{TRAIN} --data.verifier_timeout -1", "data.verifier_timeout: expected greater than 0, got '-1'"),
+    Case("report done --output nowhere/page.html", "output: expected a file in a folder that exists, got 'nowhere/pag"),
+    Case(
+        "report done done", "run: expected one run of each seed and configuration, got seed 0 in 'done' and in 'done'"
+    ),
+    Case(f"report {'a' * 300}", "aaa"),
 ]
 CONFIGURATION = [
     Case("train nope.yaml", "config: expected a YAML file, got 'nope.yaml', which is not a file"),
@@ -99,6 +120,10 @@ CONFIGURATION = [
         "'transformers', "
         "got 'truncated'",
     ),
+    Case(
+        f"{TRAIN} --loss.kl_weight 0.1 --loss.kl_estimator k1",
+        "loss.kl_estimator: expected another with loss.kl_in 'loss', where the gradient of 'k1' is noise, got 'k1'",
+    ),
     Case(f"{TRAIN} --checkpoint.keep 0", "checkpoint.keep: expected greater than or equal to 1, got "),
     Case(
         f"{TRAIN} --data.columns question=prompt",
@@ -146,6 +171,11 @@ MODEL = [
     Case(
         f"{TRAIN} --model.path no/such/model", "model.path: expected a model that transformers can load, got 'no/such/m"
     ),
+    *(
+        Case(f"{TRAIN} --model.path package:{name}", f"model.path: expected an installed Python package, got '{name}'")
+        for name in ("", "a.b", ".x", "os")
+    ),
+    Case(f"{TRAIN} --model.path {'a' * 300}", "model.path: expected a model that transformers can load, got 'aaa"),
     Case(f"{TRAIN} --model.path package:no_such", "model.path: expected an installed Python package, got 'no_such'"),
     Case(
         f"{TRAIN} --model.path truncated", "model.path: expected a model that transformers can load, got 'truncated': "
@@ -233,6 +263,11 @@ CHECKPOINT = [
     Case("export notes out", "run: expected the folder of a run with a checkpoint, got 'notes'"),
     Case("export done out --step 1", "step: expected one of 2, got 1"),
     Case("export done notes", "out: expected a new folder, got 'notes', which exists"),
+    Case("export done a\udcff", "out: expected text in UTF-8, got 'a\\udcff'"),
+    Case(f"export done {'a' * 300}", "out: expected names of at most 200 bytes and without NUL, got 'aaa"),
+    Case(f"export done out --step {'9' * 5000}", "--step: expected a value of type int, got '999"),
+    Case(f"export {'a' * 300} out", "aaa"),
+    Case(f"{TRAIN} --run_dir a\udcff", "run_dir: expected text in UTF-8, got 'a\\udcff'"),
     Case("export done config.yaml/out", "out: expected a folder that can be written, got 'config.yaml/out'"),
 ]
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ from clipo_train.cli import main
 from clipo_train.config.files import load_config
 from clipo_train.testbed.warm_start import build_model
 from clipo_train.trainer import Trainer
+from clipo_train.verifier_worker import HERE
 
+from . import bad_files, bad_models, bad_runs
+from .bad_files import Group
 from .bad_input import CASES, Case
+
+LONGEST = 330
+"""Characters of a message, with the command."""
 
 ROWS: dict[str, list[Any]] = {
     "good.jsonl": [{"prompt": "1+1=", "answer": "2"}],
@@ -100,12 +107,12 @@ def world(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "notes" / "notes.txt").write_text("mine")
     (tmp_path / "lone").mkdir()
     (tmp_path / "lone" / "config.yaml").write_text("steps: 2")
-    bad_models(tmp_path)
+    break_models(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def bad_models(folder: Path) -> None:
+def break_models(folder: Path) -> None:
     for name in ("truncated", "no_tokenizer", "no_config", "no_weights", "pickled", "no_end", "encoder", "small"):
         shutil.copytree(folder / "model", folder / name)
     weights = (folder / "model" / "model.safetensors").read_bytes()
@@ -132,20 +139,50 @@ def refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
     """What is said of bad input: one line."""
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"clipo \S+: \S+: expected .+, got .*\n", error)
+    assert len(error) <= LONGEST
+    assert re.fullmatch(r"clipo \S+: \S.*?: expected .+, got .*\n", error)
     return error.split(": ", 1)[1]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
+    """All that is in a folder, but for locks and what Python caches."""
+    paths = [path for path in folder.rglob("*") if path.name not in (".lock", "__pycache__") and path.suffix != ".pyc"]
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in paths}
 
 
 @pytest.mark.parametrize(
     "case",
     CASES,
-    ids=lambda case: case.arguments.replace(" ", "_"),
+    ids=lambda case: case.arguments.replace(" ", "_")[:60],
 )
 def test_one_line_and_nothing_touched(case: Case, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(world)
     assert refused(case.arguments, capsys).startswith(case.message)
+    assert contents(world) == before
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        pytest.param(group, name, id=f"{group.file}-{name!r}")
+        for group in (*bad_files.GROUPS, *bad_models.GROUPS, *bad_runs.GROUPS)
+        for name in group.cases
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be(
+    group: Group, name: str, world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "scorer", raising=False)
+    monkeypatch.setitem(HERE, "scorer:score", lambda *_: True)  # a worker takes seconds to start, and judges alike
+    content, message = group.cases[name]
+    path = world / group.file
+    if callable(content):
+        content(path)
+    elif isinstance(content, dict):
+        path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = contents(world)
+    assert refused(group.arguments, capsys).startswith(group.message + message)
     assert contents(world) == before

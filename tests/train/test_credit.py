@@ -55,7 +55,7 @@ def test_the_kl_in_the_reward_is_summed_over_the_response(estimator: Any, of: Ca
     totals = [right + kl for right, kl in zip(RIGHT, by_hand, strict=True)]
     assert got.total.tolist() == pytest.approx(totals, abs=1e-5)
     assert got.advantages.tolist() == pytest.approx([total - sum(totals) / 4 for total in totals], abs=1e-5)
-    in_loss = dataclasses.replace(CONFIG, loss=dataclasses.replace(loss, kl_in="loss"))
+    in_loss = dataclasses.replace(CONFIG, loss=dataclasses.replace(loss, kl_in="loss", kl_estimator="k3"))
     assert credit(in_loss, reference + differences, reference).kl.eq(0).all()
 
 

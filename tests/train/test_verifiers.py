@@ -11,6 +11,7 @@ import pytest
 from clipo_train.data import load_examples
 from clipo_train.errors import ConfigError
 from clipo_train.types import Example, Verdict
+from clipo_train.verifier_worker import as_verdict
 from clipo_train.verifiers import VerifierError, load_verifier
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -92,6 +93,15 @@ def test_a_bad_verifier_is_named(function: str, message: str) -> None:
     assert str(error.value).startswith(message)
     assert str(error.value).endswith("on 'an answer' of 'mine'")
     assert "\n" not in str(error.value)
+
+
+def test_an_answer_is_plain_text_on_its_way_back() -> None:
+    class Text(str):
+        """Cannot be pickled: nobody finds it by its name."""
+
+    verdict = as_verdict(Verdict(True, 1.0, answer=Text("7")))
+    assert type(verdict.answer) is str
+    assert verdict.answer == "7"
 
 
 def test_a_hang_costs_its_reward_and_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,4 @@
-"""What to log of rewards.
-
-Nothing here has a gradient; where there is nothing to measure the answer is NaN.
-"""
+"""What to log of rewards. Nothing here has a gradient; where there is nothing to measure the result is NaN."""
 
 from typing import NamedTuple
 
@@ -12,19 +9,32 @@ from torch import Tensor
 from clipo_ops._diagnostics.policy import mean_or_nan
 from clipo_ops._groups import Groups, as_layout
 from clipo_ops._numerics import at_least_float32, rounded
+from clipo_ops._rewards.combination import informative_groups
 from clipo_ops._typing import require, shaped
 
 
 class ProcessGap(NamedTuple):
-    """How well a reward tells right reasoning from wrong, among correct answers.
+    """How well a reward separates correct answers with sound reasoning from correct answers with flawed reasoning.
 
     Attributes:
-        mean_gap: The mean difference of rewards, right less wrong.
-        auc: The share of pairs in which the right one has more, ties counted half; 0.5 is chance.
+        mean_gap: The mean difference in reward, sound minus flawed.
+        auc: The share of pairs in which the sound one has the higher reward, ties counted half; 0.5 is chance.
     """
 
     mean_gap: Float[Tensor, ""]
     auc: Float[Tensor, ""]
+
+
+class RewardByVerdict(NamedTuple):
+    """Mean rewards by verdict.
+
+    Attributes:
+        correct: The mean reward of correct rollouts.
+        incorrect: The mean reward of incorrect rollouts.
+    """
+
+    correct: Float[Tensor, ""]
+    incorrect: Float[Tensor, ""]
 
 
 @shaped
@@ -34,18 +44,18 @@ def process_gap(
     process: Bool[Tensor, " rollouts"],
     groups: Groups,
 ) -> ProcessGap:
-    r"""Whether correct rollouts whose reasoning is right get more reward than those whose reasoning is wrong.
+    r"""Returns whether correct answers with sound reasoning get more reward than correct answers with flawed reasoning.
 
     $$\text{gap} = \frac{1}{|Q|} \sum_{(i, j) \in Q} (r_i - r_j), \qquad
     \text{AUC} = \frac{1}{|Q|} \sum_{(i, j) \in Q} \left(1[r_i > r_j] + \tfrac12\, 1[r_i = r_j]\right)$$
 
-    where $Q$ holds the pairs of correct rollouts of one group, $i$ of right and $j$ of wrong reasoning. Every pair
-    counts the same, so a group with $a$ right and $b$ wrong ones counts $ab$ times.
+    where $Q$ holds the pairs of correct rollouts of one group, $i$ with sound and $j$ with flawed reasoning. All pairs
+    weigh the same, so a group with $a$ sound and $b$ flawed rollouts counts $ab$ times.
 
     Args:
-        rewards: $r$, such as those of `contrastive_reward`; NaN for a rollout to leave out.
-        success: True for correct rollouts; the others take no part.
-        process: True where the reasoning is right too, by whatever judge there is.
+        rewards: $r$, such as contrastive rewards; NaN or infinite to leave a rollout out.
+        success: True for correct rollouts; incorrect ones are left out.
+        process: True where the reasoning is sound, by whatever judge there is.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
@@ -55,7 +65,7 @@ def process_gap(
         ValueError: `groups` for another number of rollouts.
 
     Source:
-        Mann and Whitney's statistic (1947) within groups; chain and answer judged together, as in CoT-Pass@K
+        The Mann-Whitney statistic (1947) within groups; reasoning and answer judged together, as in CoT-Pass@K
         (arXiv 2506.14245).
 
     Examples:
@@ -66,25 +76,57 @@ def process_gap(
     layout = as_layout(groups, len(success))
     laid_out = layout.gather(at_least_float32(rewards.detach()))
     counts = layout.gather(success) & layout.valid & laid_out.isfinite()
-    right = layout.gather(process)
-    pairs = (counts & right).unsqueeze(2) & (counts & right.logical_not()).unsqueeze(1)
+    sound = layout.gather(process)
+    pairs = (counts & sound).unsqueeze(2) & (counts & sound.logical_not()).unsqueeze(1)
     gap = laid_out.unsqueeze(2) - laid_out.unsqueeze(1)
     wins = (gap.sign() + 1) / 2
     return ProcessGap(rounded(mean_or_nan(gap, pairs), rewards.dtype), mean_or_nan(wins, pairs).to(rewards.dtype))
 
 
 @shaped
+def reward_by_verdict(
+    rewards: Float[Tensor, " rollouts"],
+    success: Bool[Tensor, " rollouts"],
+) -> RewardByVerdict:
+    r"""Returns the mean reward of correct and of incorrect rollouts.
+
+    $$\frac{\sum_i s_i r_i}{\sum_i s_i}, \qquad \frac{\sum_i (1 - s_i) r_i}{\sum_i (1 - s_i)}$$
+
+    Args:
+        rewards: $r$, such as contrastive rewards or the sum of all signals; NaN or infinite to leave a rollout out.
+        success: $s$, True for correct rollouts.
+
+    Returns:
+        Two detached means of the rewards' dtype; NaN where there is no such rollout.
+
+    Source:
+        Logged by the official CLIPO code (arXiv 2603.10101) for the contrastive reward.
+
+    Examples:
+        >>> reward_by_verdict(torch.tensor([-0.1, -0.3, 0.0]), torch.tensor([True, True, False]))
+        RewardByVerdict(correct=tensor(-0.2000), incorrect=tensor(0.))
+    """
+    values = at_least_float32(rewards.detach())
+    known = values.isfinite()
+    correct, incorrect = (mean_or_nan(values, known & mask) for mask in (success, success.logical_not()))
+    return RewardByVerdict(rounded(correct, rewards.dtype), rounded(incorrect, rewards.dtype))
+
+
+@shaped
 def degenerate_fraction(rewards: Float[Tensor, " rollouts"], groups: Groups) -> Float[Tensor, ""]:
-    r"""The share of groups whose rewards are all one, and which therefore teach nothing.
+    r"""Returns the share of groups whose rewards are all equal, and which therefore give no group-relative advantage.
 
     $$\frac{1}{\#\text{groups}} \#\{g : \max_{i \in g} r_i = \min_{i \in g} r_i\}$$
 
+    These are the groups of which `informative_groups` keeps no rollout.
+
     Args:
-        rewards: One reward per rollout; NaN or infinite, for one that could not be scored, is left out.
+        rewards: One reward per rollout; NaN or infinite if it could not be scored.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
-        A detached share in [0, 1], of the rewards' dtype. Singletons count, and groups of which nothing is known.
+        A detached share in [0, 1], of the rewards' dtype; NaN without a group. Singletons count as degenerate, and so
+        do groups without a known reward.
 
     Raises:
         ValueError: `groups` for another number of rollouts.
@@ -97,28 +139,25 @@ def degenerate_fraction(rewards: Float[Tensor, " rollouts"], groups: Groups) -> 
         tensor(0.5000)
     """
     layout = as_layout(groups, len(rewards))
-    laid_out = layout.gather(at_least_float32(rewards.detach()))
-    known = layout.valid & laid_out.isfinite()
-    largest = torch.where(known, laid_out, -torch.inf).amax(1)
-    constant = torch.where(known, laid_out, torch.inf).amin(1) >= largest
-    return constant.to(laid_out.dtype).mean().to(rewards.dtype)
+    degenerate = layout.gather(informative_groups(rewards.detach(), layout)).any(1).logical_not()
+    return at_least_float32(degenerate.to(rewards.dtype)).mean().to(rewards.dtype)
 
 
 @shaped
 def clamp_fraction(
     rewards: Float[Tensor, " rollouts"],
-    anchors: Bool[Tensor, " rollouts"],
+    anchor_mask: Bool[Tensor, " rollouts"],
     *,
     floor: float = -0.5,
 ) -> Float[Tensor, ""]:
-    r"""The share of anchors whose contrastive reward is clipped: they are told nothing but that they are bad.
+    r"""Returns the share of anchors whose contrastive reward is at the floor, where it no longer ranks them.
 
     $$\frac{\#\{i \text{ anchor} : r_i \le r_{\min}\}}{\#\{i \text{ anchor}\}}$$
 
     Args:
-        rewards: Those of `contrastive_reward`.
-        anchors: Those of `contrastive_anchors`.
-        floor: $r_{\min}$, at most 0: the one that the rewards were made with.
+        rewards: Contrastive rewards, as from `contrastive_reward`.
+        anchor_mask: True for anchors, as from `contrastive_anchors`.
+        floor: $r_{\min}$, at most 0: the floor that the rewards were computed with.
 
     Returns:
         A detached share in [0, 1], of the rewards' dtype; NaN without an anchor.
@@ -127,8 +166,8 @@ def clamp_fraction(
         ValueError: `floor` above 0.
 
     Source:
-        CLIPO (arXiv 2603.10101): with `infonce` or `supcon_out` the reward of perfect clusters is itself at the floor
-        from 14 correct rollouts on.
+        CLIPO (arXiv 2603.10101). With its weight 0.2 and floor -0.5, `infonce` and `supcon_out` put even perfect
+        clusters at the floor from 14 correct rollouts on.
 
     Examples:
         >>> clamp_fraction(torch.tensor([-0.5, -0.2, 0.0]), torch.tensor([True, True, False]))
@@ -136,4 +175,4 @@ def clamp_fraction(
     """
     require(floor <= 0, "floor", "a number of at most 0", floor)
     clamped = rewards.detach() <= torch.full_like(rewards, floor)
-    return mean_or_nan(at_least_float32(clamped.to(rewards.dtype)), anchors).to(rewards.dtype)
+    return mean_or_nan(at_least_float32(clamped.to(rewards.dtype)), anchor_mask).to(rewards.dtype)

@@ -3,7 +3,6 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import hardtanh
 
 from clipo_ops._masking import sequence_mean
 from clipo_ops._numerics import at_least_float32, log_difference
@@ -24,10 +23,10 @@ def log_ratio(
 
     Args:
         logprobs: Log-probabilities of the response tokens under the policy.
-        old_logprobs: The same under the policy that they were sampled or scored by. NaN where they are not known: the
-            log-ratio is then exactly 0, with the gradient of `logprobs`. -inf in both gives 0 without a gradient.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
-        limit: Largest magnitude, above 0, in nats. From there on the gradient is 0.
+        old_logprobs: The same under the policy that sampled them. NaN where they are not known: the log-ratio is then
+            exactly 0, with the gradient of `logprobs`. -inf in both gives 0 without a gradient.
+        mask: True where a token counts.
+        limit: Largest magnitude, above 0, in nats. Beyond it the gradient is 0.
 
     Returns:
         Log-ratios, 0 under a False mask; float32 for half precision input, since a ratio needs it, else of the
@@ -45,9 +44,8 @@ def log_ratio(
         tensor([[ 0.5000, 20.0000,  0.0000]])
     """
     require(limit > 0, "limit", "a number above 0", limit)
-    old = torch.where(old_logprobs != old_logprobs, logprobs.detach(), old_logprobs)  # NaN: Inductor loops on `isnan`
-    # A difference's gradient is no product, so one mask after it will do; hardtanh is a clamp with a faster backward.
-    return hardtanh(torch.where(mask, log_difference(logprobs, old), 0), -limit, limit)
+    old = torch.where(old_logprobs.isnan(), logprobs.detach(), old_logprobs)
+    return torch.where(mask, log_difference(logprobs, old), 0).clamp(-limit, limit)
 
 
 @shaped
@@ -55,13 +53,13 @@ def sequence_log_ratio(
     log_ratio: Float[Tensor, "rollouts tokens"],
     mask: Bool[Tensor, "rollouts tokens"],
 ) -> Float[Tensor, " rollouts"]:
-    r"""The log-ratio of whole responses, per token: the logarithm of the geometric mean of the ratios.
+    r"""The log-ratio of whole responses per token: the logarithm of the geometric mean of the tokens' ratios.
 
     $$\log s_i = \frac{1}{|y_i|} \sum_t m_{it}\, d_{it}, \qquad |y_i| = \sum_t m_{it}$$
 
     Args:
         log_ratio: $d$, as from `log_ratio`.
-        mask: $m$, True where a token counts. What stands elsewhere may be anything, NaN included.
+        mask: $m$, True where a token counts.
 
     Returns:
         One log-ratio per rollout, 0 for one without a valid token; of the log-ratio's dtype, summed in at least
@@ -92,7 +90,7 @@ def gspo_token_log_ratio(
 
     Args:
         log_ratio: $d$, as from `log_ratio`.
-        mask: True where a token counts. What stands elsewhere may be anything, NaN included.
+        mask: True where a token counts.
 
     Returns:
         Log-ratios per token, of the log-ratio's dtype; 0 without a gradient under a False mask.

@@ -19,12 +19,16 @@ def group_cosines(embeddings: Tensor, layout: GroupLayout) -> Float[Tensor, "gro
     """
     products: Tensor = _Gram.apply(layout.gather(at_least_float32(embeddings)))  # type: ignore[no-untyped-call]
     itself = torch.eye(products.shape[-1], dtype=torch.bool, device=products.device)
-    scale = inverse_root(torch.where(itself, products, 0).sum(-1))
+    scale = _inverse_root(torch.where(itself, products, 0).sum(-1))
     return products * scale.unsqueeze(2) * scale.unsqueeze(1)
 
 
-def inverse_root(squares: Tensor) -> Tensor:
-    """One over the norm of vectors, given their squared norms; 0 for a norm below 1e-6."""
+def inverse_norms(vectors: Tensor) -> Float[Tensor, "rollouts 1"]:
+    """What to multiply vectors with to make their length one; 0 for one of norm below 1e-6."""
+    return _inverse_root(vectors.square().sum(1, keepdim=True))
+
+
+def _inverse_root(squares: Tensor) -> Tensor:
     null = squares <= _NULL_SQUARE
     return squares.masked_fill(null, 1).rsqrt().masked_fill(null, 0)
 

@@ -5,49 +5,59 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-TOKENS = 4096  # in a tile
+TILE_TOKENS = 4096
+
+MIN_LOGPROB = -1e4  # nats; a probability of e to this is 0, and 0 times it is not NaN
 
 
-LEAST = -1e4  # nats; a probability of e to this is 0, and 0 times it is not NaN
+class LogitTiles:
+    """The logits of some tokens over some vocabulary entries at a time, in two buffers that all tiles share.
 
-
-class Tiles:
-    """The logits of some tokens over some words at a time, in two buffers that all tiles share or among those kept."""
+    Tiles of the first `kept.shape[1]` vocabulary entries live in `kept` and survive.
+    """
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, chunk_size: int, kept: Tensor
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        softcap: float | None,
+        chunk_size: int,
+        kept: Tensor,
     ) -> None:
-        self.dtype = wide(hidden.dtype)
-        self.hidden, self.weight, self.bias, self.temperature, self.kept = hidden, weight, bias, temperature, kept
+        self.hidden, self.weight, self.bias, self.kept = hidden, weight, bias, kept
+        self.scale, self.softcap = scale, softcap
+        self.dtype = accumulation_dtype(hidden.dtype)
         self.chunk_size = min(chunk_size, len(weight))
-        size = min(TOKENS, len(hidden)) * self.chunk_size
-        self.one, self.other = (hidden.new_empty(size, dtype=self.dtype) for _ in range(2))
+        size = min(TILE_TOKENS, len(hidden)) * self.chunk_size
+        self._work, self._scratch = (hidden.new_empty(size, dtype=self.dtype) for _ in range(2))
 
-    def words(self) -> Iterator[slice]:
+    def vocab_slices(self) -> Iterator[slice]:
         return _slices(len(self.weight), self.chunk_size)
 
-    def rows(self) -> Iterator[slice]:
-        return _slices(len(self.hidden), TOKENS)
+    def token_slices(self) -> Iterator[slice]:
+        return _slices(len(self.hidden), TILE_TOKENS)
 
     def zeros(self, *shape: int) -> Tensor:
         return self.hidden.new_zeros(shape, dtype=self.dtype)
 
-    def buffer(self, tile: Tensor) -> Tensor:
-        """The first buffer, in a tile's shape."""
-        return self.one[: tile.numel()].view(tile.shape)
+    def work(self, tile: Tensor) -> Tensor:
+        """The buffer that logits are made in, in a tile's shape."""
+        return self._work[: tile.numel()].view(tile.shape)
 
-    def spare(self, tile: Tensor) -> Tensor:
-        """The second buffer, in a tile's shape."""
-        return self.other[: tile.numel()].view(tile.shape)
+    def scratch(self, tile: Tensor) -> Tensor:
+        """The other buffer, in a tile's shape."""
+        return self._scratch[: tile.numel()].view(tile.shape)
 
-    def keeps(self, words: slice) -> bool:
-        return int(words.stop) <= self.kept.shape[1]
-
-    def make(self, rows: slice, words: slice) -> Tensor:
-        """Logits, where they are kept or in the first buffer."""
-        hidden, weight = self.hidden[rows], self.weight[words]
+    def logits(self, tokens: slice, vocab: slice, *, reuse: bool = False) -> Tensor:
+        """A tile, in `kept` or in the work buffer; with `reuse`, what is kept is not computed again."""
+        hidden, weight = self.hidden[tokens], self.weight[vocab]
+        is_kept = int(vocab.stop) <= self.kept.shape[1]
+        if is_kept and reuse:
+            return self.kept[tokens, vocab]
         size = len(hidden) * len(weight)
-        tile = self.kept[rows, words] if self.keeps(words) else self.one[:size].view(len(hidden), len(weight))
+        tile = self.kept[tokens, vocab] if is_kept else self._work[:size].view(len(hidden), len(weight))
         with torch.autocast(hidden.device.type, enabled=False):
             if tile.dtype == hidden.dtype:
                 torch.mm(hidden, weight.mT, out=tile)
@@ -56,22 +66,29 @@ class Tiles:
             else:
                 tile.copy_(hidden @ weight.mT)
         if self.bias is not None:
-            tile.add_(self.bias[words])
-        return tile if self.temperature == 1 else tile.div_(self.temperature)
+            tile.add_(self.bias[vocab])
+        if self.scale != 1:
+            tile.mul_(self.scale)
+        return tile if self.softcap is None else tile.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def softcap_slope(self, logits: Tensor) -> Tensor | None:
+        """The derivative of the soft cap at these logits, 1 - tanh^2, in fresh memory."""
+        return None if self.softcap is None else (logits / self.softcap).square_().neg_().add_(1)
 
 
 def _slices(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def places(token_ids: Tensor, words: slice) -> tuple[Tensor, Tensor]:
-    """Where in a tile's words each token is, and whether it is there at all."""
-    place = token_ids - words.start
-    last = words.stop - words.start - 1
-    return place.clamp(0, last), (place >= 0) & (place <= last)
+def columns_of(token_ids: Tensor, vocab: slice) -> tuple[Tensor, Tensor]:
+    """The column of each token in a tile of these vocabulary entries, and whether it is in the tile at all."""
+    column = token_ids - vocab.start
+    last = vocab.stop - vocab.start - 1
+    return column.clamp(0, last), (column >= 0) & (column <= last)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """`total += left @ right`, accumulated in the dtype of `total`."""
     with torch.autocast(total.device.type, enabled=False):
         if total.dtype == left.dtype:
             total.addmm_(left, right)
@@ -81,28 +98,29 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
             total += left @ right
 
 
-def to_gradient(
+def logprobs_to_gradient_(
     tile: Tensor,
-    places: tuple[Tensor, Tensor],
-    of_logprobs: Tensor | None,
-    of_entropy: Tensor | None,
+    columns: tuple[Tensor, Tensor],
+    logprobs_grad: Tensor | None,
+    entropy_grad: Tensor | None,
     entropy: Tensor,
-    spare: Tensor,
+    scratch: Tensor,
 ) -> None:
     """Turns a tile of log-probabilities into the gradient of its logits, in place."""
-    if of_entropy is None:
+    if entropy_grad is None:
         tile.exp_()
-        if of_logprobs is not None:
-            tile.mul_(-of_logprobs.unsqueeze(1))
+        if logprobs_grad is not None:
+            tile.mul_(-logprobs_grad.unsqueeze(1))
     else:
-        factor = torch.clamp(tile, min=LEAST, out=spare).add_(entropy.unsqueeze(1)).mul_(of_entropy.unsqueeze(1))
-        if of_logprobs is not None:
-            factor.add_(of_logprobs.unsqueeze(1))
+        factor = torch.clamp(tile, min=MIN_LOGPROB, out=scratch).add_(entropy.unsqueeze(1))
+        factor.mul_(entropy_grad.unsqueeze(1))
+        if logprobs_grad is not None:
+            factor.add_(logprobs_grad.unsqueeze(1))
         tile.exp_().mul_(factor.neg_())
-    if of_logprobs is not None:
-        place, inside = places
-        tile.scatter_add_(1, place.unsqueeze(1), torch.where(inside, of_logprobs, 0).unsqueeze(1))
+    if logprobs_grad is not None:
+        column, inside = columns
+        tile.scatter_add_(1, column.unsqueeze(1), torch.where(inside, logprobs_grad, 0).unsqueeze(1))
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)

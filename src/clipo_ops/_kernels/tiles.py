@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from clipo_ops._kernels.gram import inverse_root
+from clipo_ops._kernels.gram import inverse_norms
 from clipo_ops._numerics import at_least_float32
 
 BUDGET = 2**26  # bytes of a tile's cosines; an objective and its gradient take several times as much
@@ -25,7 +25,7 @@ RowLosses: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 def tiled_losses(embeddings: Tensor, row_losses: RowLosses) -> Tensor:
     """`row_losses` of the cosines between all embeddings, in at least float32."""
     vectors = at_least_float32(embeddings)
-    units = vectors * inverse_root(vectors.square().sum(1, keepdim=True))
+    units = vectors * inverse_norms(vectors)
     columns = len(units)
     rows = max(1, BUDGET // (units.element_size() * max(1, columns)))
     tiles = zip(units.split(rows), torch.arange(columns, device=units.device).split(rows), strict=True)

@@ -1,4 +1,4 @@
-"""Several rewards into one, what they teach, and whether they keep correct rollouts above incorrect ones."""
+"""Combining rewards, which groups they are informative in, and keeping correct rollouts above incorrect ones."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -19,15 +19,15 @@ def informative_groups(
     rewards: Float[Tensor, " rollouts"] | Bool[Tensor, " rollouts"],
     groups: Groups,
 ) -> Bool[Tensor, " rollouts"]:
-    r"""Which rollouts are in a group whose rewards differ: the others have no group-relative advantage.
+    r"""Returns a mask of the rollouts in groups whose rewards differ; all others have no group-relative advantage.
 
     $$m_i = [\min_{j \in g_i} r_j < \max_{j \in g_i} r_j]$$
 
-    Dynamic sampling draws new prompts until enough rollouts are informative. Give it the verdicts: a contrastive reward
-    differs in nearly every group.
+    Dynamic sampling draws new prompts until enough rollouts are informative. Pass it the verdicts: contrastive rewards
+    differ in nearly every group.
 
     Args:
-        rewards: One reward or verdict per rollout; NaN or infinite for one that could not be scored, which is left out.
+        rewards: One reward or verdict per rollout; NaN or infinite if it could not be scored.
         groups: Group ids or a `GroupLayout`.
 
     Returns:
@@ -60,29 +60,34 @@ def combine_rewards(
     method: CombinationMethod = "sum",
     eps: float = 1e-6,
 ) -> Float[Tensor, " rollouts"]:
-    r"""Several reward signals as one: their weighted sum, as they are or each in units of its own spread.
+    r"""Returns the weighted sum of several reward signals, as they are or each standardised in its group.
 
     $$r_i = \sum_k w_k r_{ik} \qquad \text{or} \qquad
     r_i = \sum_k w_k \frac{r_{ik} - \bar r_{g_i k}}{\sigma_{g_i k} + \epsilon}$$
 
-    In a plain sum the signal with the largest spread decides. With `"gdpo"` each counts by its weight alone, in a group
-    where they differ in scale or difficulty as in any other: a natural way to mix outcome and contrastive rewards.
+    In a plain sum the signal with the largest spread decides. With `"gdpo"` each signal counts by its weight alone.
+
+    Standardised signals must agree on what is good for every rollout that has them. An incorrect rollout's contrastive
+    reward is 0, the best there is, so standardising it over the whole group works against the outcome: with four
+    perfectly clustered correct rollouts and four incorrect ones, all eight rewards are within 1e-5 of 0. Pass NaN for
+    the contrastive rewards of incorrect rollouts (see the example). It then ranks the correct rollouts among themselves
+    and leaves their mean as it was: +0.935, and -0.935 for the incorrect ones.
 
     Args:
-        rewards: The signals of each rollout. NaN where a signal is not given: it is in no baseline and adds nothing.
+        rewards: The signals of each rollout. NaN where a signal is missing: it is in no baseline and adds nothing.
         groups: Group ids or a `GroupLayout`; `"sum"` does not need them.
-        weights: $w_k$, one number per signal; 1 each when not given.
+        weights: $w_k$, one number per signal; 1 each by default.
         method: `"sum"` or `"gdpo"`, the two formulas above, with sample deviations (n - 1).
         eps: $\epsilon$, at least 0, in units of each signal.
 
     Returns:
-        Rewards of the signals' dtype; NaN, for a rollout that could not be scored, where no signal is given.
+        Rewards of the signals' dtype; NaN for a rollout without any signal.
 
     Raises:
         ValueError: Unknown `method`; not one weight per signal; `eps` below 0; `groups` for another number of rollouts.
 
     Source:
-        GDPO (arXiv 2601.05242, eqs. 4 and 5).
+        GDPO (arXiv 2601.05242, eqs. 4 and 5). NaN for incorrect rollouts is ours.
 
     Examples:
         >>> rewards = torch.tensor([[1.0, 30.0], [0.0, 10.0], [0.0, 20.0]])
@@ -90,6 +95,13 @@ def combine_rewards(
         tensor([4., 1., 2.])
         >>> combine_rewards(rewards, torch.tensor([0, 0, 0]), method="gdpo")
         tensor([ 2.1547, -1.5773, -0.5773])
+
+        An outcome and a contrastive reward:
+
+        >>> success, contrastive = torch.tensor([True, True, False, False]), torch.tensor([-0.1, -0.3, 0.0, 0.0])
+        >>> contrastive = torch.where(success, contrastive, torch.nan)
+        >>> combine_rewards(torch.stack([success.float(), contrastive], 1), torch.zeros(4).int(), method="gdpo")
+        tensor([ 1.5731,  0.1589, -0.8660, -0.8660])
     """
     require(eps >= 0, "eps", "a number of at least 0", eps)
     values = at_least_float32(rewards)
@@ -112,27 +124,29 @@ def guarded_rewards(
     *,
     margin: float = 0.0,
 ) -> Float[Tensor, " rollouts"]:
-    r"""Raises a correct rollout's reward to at least that of its group's best wrong one, plus a margin.
+    r"""Returns rewards in which no correct rollout is below its group's best incorrect one plus a margin.
 
-    $$r'_i = \max(r_i,\; \max_{j \in g_i \text{ wrong}} r_j + \delta) \quad \text{for correct } i$$
+    $$r'_i = \max(r_i,\; \max_{j \in g_i \text{ incorrect}} r_j + \delta) \quad \text{for correct } i$$
 
-    Length penalties and similarity rewards then reorder correct rollouts among themselves, never across the verdict. A
-    correct rollout may still be below the MEAN of a group that is nearly all correct (see `negative_credit`). With
-    outcome rewards in {0, 1} and bonuses for correct rollouts in $[r_{\min}, 0]$, that is ruled out in groups of $n$ by
+    Length penalties and contrastive rewards then reorder correct rollouts among themselves, never across the verdict. A
+    correct rollout may still be below the mean of its group, and so have a negative advantage (see `negative_credit`).
+    In a group of $n$ rollouts of which at least one is incorrect, with outcomes in {0, 1} and all other rewards added
+    up in $[r_{\min}, 0]$, that cannot happen if
 
-    $$-r_{\min} \le \frac{1}{n - 1},$$
+    $$-r_{\min} \le \frac{1}{n - 1}.$$
 
-    so choose `contrastive_reward`'s floor, or its weight, accordingly.
+    The sum of all penalties counts: to a contrastive floor of -0.1 an overlong penalty of up to 1 adds 1. In an
+    all-correct group no bound helps, since any difference puts a rollout below the mean: [1, 1, 0.8]. Such groups
+    get contrastive rewards in scope `"cross"`, and penalties in any scope.
 
     Args:
-        rewards: One reward per rollout, all signals added up; NaN or infinite for one that could not be scored, which
-            stays as it is.
+        rewards: One reward per rollout, all signals added up; NaN or infinite if it could not be scored.
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
         margin: $\delta$, at least 0, in units of the reward.
 
     Returns:
-        Rewards of the same dtype; those of wrong rollouts, and of groups without one, as they were.
+        Rewards of the same dtype; those of incorrect rollouts, and of groups without one, are unchanged.
 
     Raises:
         ValueError: `margin` below 0; `groups` for another number of rollouts.
@@ -147,7 +161,7 @@ def guarded_rewards(
     """
     require(margin >= 0, "margin", "a number of at least 0", margin)
     values = at_least_float32(rewards)
-    raised = torch.maximum(values, _best_wrong(values, success, groups) + margin)
+    raised = torch.maximum(values, _best_incorrect(values, success, groups) + margin)
     return rounded(torch.where(success & values.isfinite(), raised, values), rewards.dtype)
 
 
@@ -157,13 +171,12 @@ def reward_inversions(
     success: Bool[Tensor, " rollouts"],
     groups: Groups,
 ) -> Bool[Tensor, " rollouts"]:
-    r"""Which correct rollouts have a reward below that of a wrong one of their group.
+    r"""Returns a mask of the correct rollouts whose reward is below that of an incorrect one of their group.
 
-    $$m_i = [i \text{ correct},\; r_i < \max_{j \in g_i \text{ wrong}} r_j]$$
+    $$m_i = [i \text{ correct},\; r_i < \max_{j \in g_i \text{ incorrect}} r_j]$$
 
     Args:
-        rewards: One reward per rollout, all signals added up; NaN or infinite for one without a score, which is
-            left out.
+        rewards: One reward per rollout, all signals added up; NaN or infinite if it could not be scored.
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
 
@@ -182,10 +195,10 @@ def reward_inversions(
         tensor([ True, False, False])
     """
     values = at_least_float32(rewards)
-    return success & values.isfinite() & (values < _best_wrong(values, success, groups))
+    return success & values.isfinite() & (values < _best_incorrect(values, success, groups))
 
 
-def _best_wrong(values: Tensor, success: Tensor, groups: Groups) -> Tensor:
-    """The largest reward of the wrong rollouts of each rollout's group; minus infinity without one."""
+def _best_incorrect(values: Tensor, success: Tensor, groups: Groups) -> Tensor:
+    """The largest reward of the incorrect rollouts of each rollout's group; minus infinity without one."""
     excluded = success | values.isfinite().logical_not()
     return group_reducer(groups, len(values))(torch.where(excluded, -torch.inf, values), "amax")

@@ -1,4 +1,4 @@
-"""The contrastive loss as a reward."""
+"""The contrastive reward, and its sum with the outcome."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,21 +16,22 @@ def contrastive_reward(
     weight: float = 0.2,
     floor: float = -0.5,
 ) -> Float[Tensor, " rollouts"]:
-    r"""The contrastive loss as a reward: its negative, weighted, then clipped from below.
+    r"""Returns the negative contrastive loss, weighted, then clipped from below.
 
     $$r_i = \max(-\lambda L_i,\; r_{\min})$$
 
-    Add it to the outcome reward before group advantages are taken. The clip comes after the weight. Rollouts that are
-    no anchor have loss 0 and so reward 0; a wrong rollout never gets any.
+    Add it to the outcome reward before computing group advantages. Rollouts that are no anchors have loss 0 and so
+    reward 0; with `anchors="success"` that includes every incorrect rollout.
 
     Args:
-        loss: `contrastive_loss(..., reduction="none")`, at least 0.
+        loss: `contrastive_loss(..., reduction="none")`.
         weight: $\lambda$, at least 0.
-        floor: $r_{\min}$, at most 0. With the outcome reward in {0, 1}, a floor above -1 keeps every correct rollout
-            above every wrong one.
+        floor: $r_{\min}$, at most 0. With outcomes in {0, 1}, a floor above -1 keeps every correct rollout above
+            every incorrect one.
 
     Returns:
-        Rewards in [floor, 0]. DETACHED: the loss trains the head, never the policy.
+        Detached rewards, at least `floor`, and at most 0 for losses of at least 0. The loss trains the head, never the
+        policy.
 
     Raises:
         ValueError: `weight` below 0 or `floor` above 0.
@@ -62,19 +63,18 @@ def clipo_rewards(
     weight: float = 0.2,
     floor: float = -0.5,
 ) -> Float[Tensor, " rollouts"]:
-    r"""CLIPO's rewards: the outcome, and how like the other correct rollouts a correct one is.
+    r"""Returns CLIPO's rewards: the outcome plus the contrastive reward.
 
     $$r'_i = r_i + \max(-\lambda L_i,\; r_{\min})$$
 
-    with $L$ from `contrastive_loss` and the rest from `contrastive_reward`. Group advantages of these, in any of the
-    losses here, are CLIPO on top of that method.
+    with $L$ from `contrastive_loss`. CLIPO on top of a method is that method with group advantages of these rewards.
 
     Args:
         outcome: $r$, the verifier's rewards.
-        embeddings: One vector per rollout, of any length, as from the contrastive head.
+        embeddings: One vector per rollout, of any norm, as from the contrastive head.
         success: True for correct rollouts.
         groups: Group ids or a `GroupLayout`.
-        objective: As in `contrastive_loss`. `supcon_out` gives the expected reward in place of a drawn one.
+        objective: As in `contrastive_loss`. `supcon_out` gives the expected reward in place of a sampled one.
         scope: As in `contrastive_loss`.
         similarity: As in `contrastive_loss`.
         temperature: As in `contrastive_loss`.
@@ -83,7 +83,7 @@ def clipo_rewards(
         floor: $r_{\min}$, at most 0.
 
     Returns:
-        Rewards of the outcome's dtype. DETACHED from the embeddings: train their head by `contrastive_loss`.
+        Rewards of the outcome's dtype, detached from the embeddings: train their head by `contrastive_loss`.
 
     Raises:
         ValueError: As `contrastive_loss` and `contrastive_reward`.

@@ -48,8 +48,9 @@ class LossConfig:
     """Weight of the KL to the initial policy; above 0 a frozen copy of it is kept."""
     kl_in: Literal["loss", "reward"] = "loss"
     """`loss` adds it to the loss of every token; `reward` takes its sum over a response off the reward."""
-    kl_estimator: Literal["k1", "k2", "k3", "k3+"] = "k3"
-    """See `clipo_ops.kl_estimate`."""
+    kl_estimator: Literal["k1", "k1+", "k2", "k3", "k3+", "abs", "unbiased"] = "k3"
+    """See `clipo_ops.kl_estimate`; `unbiased` is `clipo_ops.unbiased_kl_estimate`. `k1` is refused in the loss, where
+    its gradient is noise."""
     rollout_correction: Literal["none", "truncated", "masked"] = "none"
     """Weights for the mismatch between trainer and engine; see `clipo_ops.truncated_importance_weights` and
     `clipo_ops.masked_importance_weights`. Only for an engine with log-probabilities of its own."""

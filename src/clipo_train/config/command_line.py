@@ -82,6 +82,8 @@ def _options(text: str) -> dict[str, Any]:
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
             raise ConfigError(f"data.options: expected NAME=VALUE or a JSON object, got {text!r}")
+        if name.strip() in options:
+            raise ConfigError(f"data.options: expected every name once, got {name.strip()!r} twice")
         options[name.strip()] = _value(value.strip())
     return options
 

@@ -132,5 +132,6 @@ def _one_line(error: ValidationError, kind: Any, name: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return message
-    wanted = re.sub(r"^.* should (be|have) ", "", message)
+    wanted, changed = re.subn(r"^.* should (be|have) ", "", message)
+    wanted = wanted if changed else f"a valid value, {message[:1].lower()}{message[1:]}"
     return f"{where}: expected {wanted}, got {shortened(repr(first['input']))}"

@@ -1,6 +1,5 @@
 """The sections of the configuration that say what a run works with, and the whole of it."""
 
-import os
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +10,8 @@ from pydantic_settings import CliImplicitFlag
 
 from clipo_train.config.algorithm import ClipoConfig, LossConfig, OptimizerConfig, RewardConfig
 from clipo_train.config.fields import STRICT, Count, Fraction, Natural, NonNegative, Positive, Seed
-from clipo_train.errors import shortened
+from clipo_train.folders import check_path
 from clipo_train.types import Column
-
-_LONGEST_NAME = 200
-"""File systems allow 255 bytes; folders that are being written get longer names."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -227,12 +223,17 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        _check_path("run_dir", self.run_dir)
+        check_path("run_dir", self.run_dir)
         rollout, optimizer = self.rollout, self.optimizer
         if self.loss.rollout_correction != "none" and rollout.engine == "transformers":
             raise ValueError(
                 "loss.rollout_correction: expected 'none' where the policy itself samples, as by rollout.engine "
                 f"'transformers', got {self.loss.rollout_correction!r}"
+            )
+        if self.loss.kl_weight > 0 and self.loss.kl_in == "loss" and self.loss.kl_estimator == "k1":
+            raise ValueError(
+                "loss.kl_estimator: expected another with loss.kl_in 'loss', where the gradient of 'k1' is noise, "
+                "got 'k1'"
             )
         _divides("rollout.group_size", rollout.group_size, "rollout.batch_size", rollout.batch_size)
         _divides("optimizer.minibatch_size", optimizer.minibatch_size, "rollout.batch_size", rollout.batch_size)
@@ -247,14 +248,3 @@ class TrainConfig:
 def _divides(name: str, divisor: int, of: str, number: int) -> None:
     if number % divisor:
         raise ValueError(f"{name}: expected a divisor of {of} = {number}, got {divisor}")
-
-
-def _check_path(name: str, path: Path) -> None:
-    try:
-        parts = [os.fsencode(part) for part in path.parts]
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: expected text in UTF-8, got {shortened(repr(str(path)))}") from None
-    if any(len(part) > _LONGEST_NAME or b"\0" in part for part in parts):
-        raise ValueError(
-            f"{name}: expected names of at most {_LONGEST_NAME} bytes and without NUL, got {shortened(repr(str(path)))}"
-        )

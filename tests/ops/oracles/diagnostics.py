@@ -1,22 +1,44 @@
 """What is logged."""
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from torch import Tensor
 
 from ..examples import case
-from ._common import chosen, mean, members
+from ._common import chosen, mean, members, tensor
 from .contrastive import contrastive_rows, cosine, infonce
 
 
-def group_similarity(embeddings: Tensor, success: Tensor, groups: Tensor) -> tuple[float, float]:
-    vectors, right = embeddings.tolist(), success.tolist()
+def group_similarity(embeddings: Tensor, success: Tensor, groups: Tensor) -> tuple[float, float, float]:
+    vectors, correct = embeddings.tolist(), success.tolist()
     cosines: dict[int, list[float]] = {0: [], 1: [], 2: []}
     for group in members(groups):
         for i, j in combinations(group, 2):
-            cosines[right[i] + right[j]].append(cosine(vectors[i], vectors[j]))
-    return mean(cosines[2] or [math.nan]), mean(cosines[1] or [math.nan])
+            cosines[correct[i] + correct[j]].append(cosine(vectors[i], vectors[j]))
+    positive, negative, incorrect = (mean(cosines[correct] or [math.nan]) for correct in (2, 1, 0))
+    return positive, negative, incorrect
+
+
+def length_bucket_similarity(embeddings: Tensor, lengths: Tensor, *, buckets: int = 4) -> Tensor:
+    count = len(lengths)
+    order = sorted(range(count), key=lambda i: (lengths[i].item(), i))
+    bounds = [b * count // buckets for b in range(buckets + 1)]
+    vectors = embeddings.tolist()
+    cosines = [
+        [cosine(vectors[i], vectors[j]) for i, j in combinations(order[start:end], 2)]
+        for start, end in pairwise(bounds)
+    ]
+    return tensor([mean(values or [math.nan]) for values in cosines])
+
+
+def reward_by_verdict(rewards: Tensor, success: Tensor) -> tuple[float, float]:
+    pairs = list(zip(rewards.tolist(), success.tolist(), strict=True))
+    correct, incorrect = (
+        mean([reward for reward, own in pairs if own is verdict and math.isfinite(reward)] or [math.nan])
+        for verdict in (True, False)
+    )
+    return correct, incorrect
 
 
 def noise_share(embeddings: Tensor, success: Tensor, groups: Tensor, *, temperature: float = 0.05) -> float:
@@ -32,9 +54,11 @@ def noise_share(embeddings: Tensor, success: Tensor, groups: Tensor, *, temperat
 
 
 def process_gap(rewards: Tensor, success: Tensor, process: Tensor, groups: Tensor) -> tuple[float, float]:
-    values, right = rewards.tolist(), (success & process).tolist()
-    wrong = (success & ~process).tolist()
-    pairs = [(values[i], values[j]) for group in members(groups) for i in group for j in group if right[i] and wrong[j]]
+    values, sound = rewards.tolist(), (success & process).tolist()
+    flawed = (success & ~process).tolist()
+    pairs = [
+        (values[i], values[j]) for group in members(groups) for i in group for j in group if sound[i] and flawed[j]
+    ]
     pairs = [(a, b) for a, b in pairs if a == a and b == b]  # neither is NaN
     gaps = [a - b for a, b in pairs]
     return mean(gaps or [math.nan]), mean([(a > b) + 0.5 * (a == b) for a, b in pairs] or [math.nan])
@@ -45,8 +69,8 @@ def degenerate_fraction(rewards: Tensor, groups: Tensor) -> float:
     return mean([len({values[i] for i in group if not math.isnan(values[i])}) <= 1 for group in members(groups)])
 
 
-def clamp_fraction(rewards: Tensor, anchors: Tensor, *, floor: float = -0.5) -> float:
-    return mean([value <= floor for value in chosen(rewards.tolist(), anchors.tolist())] or [math.nan])
+def clamp_fraction(rewards: Tensor, anchor_mask: Tensor, *, floor: float = -0.5) -> float:
+    return mean([value <= floor for value in chosen(rewards.tolist(), anchor_mask.tolist())] or [math.nan])
 
 
 def clip_fraction(clipped: Tensor, mask: Tensor) -> float:
@@ -68,11 +92,13 @@ def effective_sample_size(log_ratio: Tensor, mask: Tensor) -> float:
 CASES = [
     case("group_similarity", "embeddings success groups=layout"),
     case("group_similarity", "embeddings success groups=ordered"),
+    case("length_bucket_similarity", "embeddings lengths"),
     case("noise_share", "embeddings success groups=layout", temperature=0.5),
     case("noise_share", "embeddings success groups=ordered"),
     case("process_gap", "rewards success=two_correct process groups=ordered"),
+    case("reward_by_verdict", "rewards success"),
     case("degenerate_fraction", "rewards groups=layout"),
-    case("clamp_fraction", "rewards anchors=success"),
+    case("clamp_fraction", "rewards anchor_mask=success"),
     case("approximate_kl", "log_ratio mask"),
     case("clip_fraction", "clipped mask"),
     case("effective_sample_size", "log_ratio mask"),
@@ -90,5 +116,6 @@ EAGER_CASES = [
 # Function, argument, bad values, and a word of what it wants.
 BAD_VALUES = [
     ("clamp_fraction", "floor", [0.1, math.nan], "at most 0"),
+    ("length_bucket_similarity", "buckets", [0, -1], "at least 1"),
     ("noise_share", "temperature", [0, -0.05, math.nan], "above 0"),
 ]
