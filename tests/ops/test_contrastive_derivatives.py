@@ -52,7 +52,9 @@ def test_cosines_of_groups_and_of_tiles_are_those_of_normalised_vectors(batch: B
     expected = gradients(plain, batch.embeddings)
     layout = GroupLayout.from_ids(whole)
     assert_same(gradients(lambda z: group_cosines(z, layout)[0], batch.embeddings), expected)
-    rows = gradients(lambda z: tiled_losses(z, lambda cosines, rows: (cosines * cosines.cos()).sum(1)), batch.embeddings)
+    rows = gradients(
+        lambda z: tiled_losses(z, lambda cosines, rows: (cosines * cosines.cos()).sum(1)), batch.embeddings
+    )
     assert_same(rows, gradients(lambda z: (plain(z) * plain(z).cos()).sum(1), batch.embeddings))
 
 

@@ -61,7 +61,9 @@ def test_anchors_have_a_positive_and_a_candidate_that_is_none(batch: Batch, opti
 @every_scope
 @pytest.mark.parametrize("objective", [supcon_out, supcon_in], ids=lambda f: f.__name__)
 @given(batch=batches(), temperature=TEMPERATURES)
-def test_less_its_lower_bound_a_loss_is_at_least_0(objective: Any, scope: str, batch: Batch, temperature: float) -> None:
+def test_less_its_lower_bound_a_loss_is_at_least_0(
+    objective: Any, scope: str, batch: Batch, temperature: float
+) -> None:
     options = {"temperature": temperature, "scope": scope, "offset": "log_positives"}
     actual = losses(batch, objective, **options)
     assert_same(actual, oracle(batch, objective, **options), atol=1e-9 / temperature)

@@ -298,4 +298,6 @@ def _draw_one(mask: Tensor, generator: torch.Generator | None) -> Tensor:
     count = mask.sum(-1, keepdim=True, dtype=torch.int32)
     uniform = torch.rand_like(count, dtype=torch.float32, generator=generator)
     rank = (uniform * count).int() + 1  # from 1 to count: a product with a number below 1 never rounds up to count
-    return torch.searchsorted(mask.cumsum(-1, dtype=torch.int32), rank)  # the first column up to which there are so many
+    return torch.searchsorted(
+        mask.cumsum(-1, dtype=torch.int32), rank
+    )  # the first column up to which there are so many

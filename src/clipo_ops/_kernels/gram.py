@@ -59,4 +59,5 @@ class _Gram(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (vectors,) = ctx.saved_tensors
         with torch.autocast(vectors.device.type, enabled=False):
-            return (grads[0] + grads[0].mT) @ vectors
+            gradient: Tensor = (grads[0] + grads[0].mT) @ vectors
+        return gradient

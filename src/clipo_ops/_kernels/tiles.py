@@ -42,11 +42,11 @@ def _recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
 
     `checkpoint` itself replays the default generators; others are noticed where they are drawn from.
     """
-    if torch.compiler.is_compiling():
-        result: Tensor = checkpoint(function, *inputs, use_reentrant=False)
-        return result
-    seen = _SeenGenerators()
-    result = checkpoint(function, *inputs, use_reentrant=False, context_fn=lambda: (seen, _Replayed(seen.states)))
+    contexts: dict[str, Any] = {}
+    if not torch.compiler.is_compiling():
+        seen = _SeenGenerators()
+        contexts["context_fn"] = lambda: (seen, _Replayed(seen.states))
+    result: Tensor = checkpoint(function, *inputs, use_reentrant=False, **contexts)
     return result
 
 
@@ -73,7 +73,7 @@ class _SeenGenerators(TorchDispatchMode):
     """Keeps the state of every generator as it was before the first draw from it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.states: dict[Generator, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:

@@ -68,9 +68,7 @@ class ClipoConfig:
 
     enabled: bool = True
     """False trains by the outcome reward alone: plain GRPO."""
-    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor", "sincere", "centroid"] = (
-        "infonce"
-    )
+    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor", "sincere", "centroid"] = "infonce"
     """Contrastive objective; `infonce` is the paper's."""
     scope: Literal["group", "cross", "batch"] = "group"
     """Where positives and other candidates come from; see `clipo_ops.contrastive_loss`."""
