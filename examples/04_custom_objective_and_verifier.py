@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from transformers.utils.logging import disable_progress_bar
 
-from clipo_ops import contrastive_loss, decoupled, supcon_out
+from clipo_ops import contrastive_loss, sincere, supcon_out
 from clipo_train.config import ClipoConfig, DataConfig, ModelConfig, OptimizerConfig, RolloutConfig, TrainConfig
 from clipo_train.report import completions_table, load_metrics
 from clipo_train.trainer import Trainer
@@ -79,7 +79,7 @@ def objectives_table() -> Table:
     embeddings = torch.stack([angles.cos(), angles.sin()], 1)
     success, groups = torch.tensor([True, True, True, False]), torch.zeros(4, dtype=torch.long)
     table = Table("objective", "right, at 0°", "right, at 5°", "right, at 40°", "wrong, at 60°", title="losses")
-    for objective in (supcon_out, decoupled, nearest_wrong):
+    for objective in (supcon_out, sincere, nearest_wrong):
         losses = contrastive_loss(embeddings, success, groups, objective=objective, temperature=0.2, reduction="none")
         table.add_row(objective.__name__, *(f"{loss:.3f}" for loss in losses.tolist()))
     return table

@@ -22,8 +22,3 @@ def log_difference(logprobs: torch.Tensor, others: torch.Tensor) -> torch.Tensor
     """A difference of log-probabilities in at least float32; 0, without a gradient, where both are -inf."""
     new, old = at_least_float32(logprobs), at_least_float32(others)
     return torch.where((new == -torch.inf) & (old == -torch.inf), 0, new - old)
-
-
-def as_numbers(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """0 and 1. Eager on a CPU, the bytes of a bool are converted four times as fast as bools; compiled, far slower."""
-    return (mask if torch.compiler.is_compiling() else mask.view(torch.uint8)).to(dtype)

@@ -95,7 +95,7 @@ class ClipoHead:
 
         Returns:
             Contrastive rewards, detached, at least `floor`, and 0 for all that are no anchor. They are at most 0, but
-            for an `infonce` draw with `loss_floor` subtracted.
+            for an `infonce` draw with `offset: log_positives`.
         """
         layout = groups if isinstance(groups, GroupLayout) else GroupLayout.from_ids(groups)
         draws = self.generator.get_state()
@@ -126,7 +126,7 @@ class ClipoHead:
             scope=self.config.scope,
             similarity=self.config.similarity,
             temperature=self.config.temperature,
-            floor=self.config.loss_floor,
+            offset=self.config.offset,
             reduction="none",
         )
         return embeddings, loss

@@ -40,7 +40,7 @@ def test_the_recipes_have_their_defaults_and_presets() -> None:
     [
         ("objective", ClipoConfig),
         ("scope", ClipoConfig),
-        ("loss_floor", ClipoConfig),
+        ("offset", ClipoConfig),
         ("advantages", LossConfig),
         ("surrogate", LossConfig),
         ("aggregation", LossConfig),

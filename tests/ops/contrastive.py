@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from clipo_ops import centroid, contrastive_loss, decoupled, soft_nearest_neighbor, supcon_in, supcon_out
+from clipo_ops import centroid, contrastive_loss, dcl, sincere, soft_nearest_neighbor, supcon_in, supcon_out
 
 from . import oracles
 from .helpers import gradients
 from .strategies import Batch
 
-EXACT = [supcon_out, supcon_in, soft_nearest_neighbor, decoupled, centroid]
+EXACT = [supcon_out, supcon_in, soft_nearest_neighbor, sincere, dcl, centroid]
 SCOPES = ["group", "cross", "batch"]
 every_scope = pytest.mark.parametrize("scope", SCOPES)
 every_objective = pytest.mark.parametrize("objective", EXACT, ids=lambda objective: objective.__name__)

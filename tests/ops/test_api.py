@@ -182,7 +182,7 @@ def test_a_docstring_has_an_equation_and_every_section(name: str) -> None:
     parameters = inspect.signature(function).parameters
     takes_groups = "groups" in parameters
     has_choices = any(get_origin(parameter.annotation) is Literal for parameter in parameters.values())
-    may_raise = takes_groups or has_choices or called & {"require", "center", "ValueError"}
+    may_raise = takes_groups or has_choices or called & {"require", "ValueError"}
     found = sections(name)
     assert list(found) == ["", "Args", "Returns", *(["Raises"] if may_raise else []), "Source", "Examples"]
     assert "$" in found[""]

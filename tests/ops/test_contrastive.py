@@ -13,8 +13,8 @@ from clipo_ops import (
     centroid,
     contrastive_anchors,
     contrastive_loss,
-    decoupled,
     infonce,
+    sincere,
     soft_nearest_neighbor,
     supcon_in,
     supcon_out,
@@ -65,7 +65,7 @@ def test_the_gradient_in_float32_is_that_in_float64(objective: Any, batch: Batch
 
 
 @given(batch=batches())
-def test_anchors_are_the_correct_ones_with_another_correct_and_a_wrong_one(batch: Batch) -> None:
+def test_anchors_are_the_correct_ones_with_another_correct_and_an_incorrect_one(batch: Batch) -> None:
     expected = oracles.contrastive_anchors(batch.success, batch.ids)
     assert torch.equal(contrastive_anchors(batch.success, batch.ids), expected)
     assert torch.equal(contrastive_anchors(batch.success, GroupLayout.from_ids(batch.ids)), expected)
@@ -224,7 +224,7 @@ def test_similarities_of_one_at_low_temperature_are_exact_and_have_finite_gradie
 
 
 @pytest.mark.parametrize("correct", [2, 3, 8, 15])
-def test_perfect_clusters_reach_the_floor(correct: int) -> None:
+def test_perfect_clusters_reach_the_lower_bound(correct: int) -> None:
     success = torch.arange(16) < correct
     clusters = torch.where(success.unsqueeze(1), torch.tensor([1.0, 1.0]), torch.tensor([-1.0, -1.0])).double()
     batch = Batch(clusters, success, torch.zeros(16).long())
@@ -234,21 +234,22 @@ def test_perfect_clusters_reach_the_floor(correct: int) -> None:
         (supcon_out, floor),
         (supcon_in, floor),
         (soft_nearest_neighbor, 0.0),
-        (decoupled, 0.0),
+        (sincere, 0.0),
         (centroid, 0.0),
     ]:
         assert_same(losses(batch, objective)[success], torch.full((correct,), float(expected)).double(), atol=1e-7)
 
 
 @given(batch=batches(), temperature=TEMPERATURES)
-def test_no_embedding_beats_the_floor(batch: Batch, temperature: float) -> None:
+def test_no_embedding_beats_the_lower_bound(batch: Batch, temperature: float) -> None:
     anchors = oracles.contrastive_anchors(batch.success, batch.ids)
     correct = (batch.ids.unsqueeze(1) == batch.ids)[anchors] & batch.success
     floor = (correct.sum(1) - 1).double().log()
-    out, inside, neighbor, apart, _ = (losses(batch, f, temperature=temperature)[anchors] for f in EXACT)
+    out, inside, neighbor, apart, decoupled, _ = (losses(batch, f, temperature=temperature)[anchors] for f in EXACT)
     assert (neighbor >= -1e-9).all()
     assert (apart >= 0).all()
     assert (out >= apart - 1e-9).all()
+    assert (apart >= decoupled).all()
     assert (inside >= floor - 1e-9).all()
     assert (out >= inside - 1e-9).all()
     assert (losses(batch, infonce, temperature=temperature) >= 0).all()

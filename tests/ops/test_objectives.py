@@ -1,10 +1,7 @@
 """Objectives: ours on rows of logits, the sampled positive, and a user's own within `contrastive_loss`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,7 +12,7 @@ from torch import Tensor
 from clipo_ops import infonce, supcon_out
 
 from . import oracles
-from .contrastive import EXACT, every_objective, losses, losses_and_gradient
+from .contrastive import EXACT, every_objective, every_scope, losses, losses_and_gradient
 from .helpers import HALF, assert_rounded, assert_same
 from .strategies import SEEDS, TEMPERATURES, Batch, anchored_batches, batches, noise
 
@@ -135,44 +132,24 @@ def test_rows_that_are_no_anchor_cannot_break_an_objective(objective: Any, batch
     assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize("on_cpu", [True, False])
+@every_scope
 @given(batch=batches())
-def test_what_an_objective_is_given(on_cpu: bool, batch: Batch) -> None:
+def test_what_an_objective_is_given(scope: str, batch: Batch) -> None:
     seen: list[Tensor] = []
 
     def spy(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
         seen.extend((logits, positives, candidates))
         return logits.sum(-1)
 
-    with nullcontext() if on_cpu else all_rows():
-        losses(batch._replace(embeddings=batch.embeddings.bfloat16()), spy)
+    losses(batch._replace(embeddings=batch.embeddings.bfloat16()), spy, scope=scope)
     logits, positives, candidates = seen
     idle = positives.all(-1) & candidates.all(-1)
     assert logits.dtype == torch.float32
     assert positives.any(-1).all()
     assert not (positives & ~candidates).any()
     assert (logits[idle] == 0).all()
-    assert (~idle).sum() == oracles.contrastive_anchors(batch.success, batch.ids).sum()
-    if on_cpu:
-        assert not idle.any()
-    else:
-        assert not (candidates & ~idle.unsqueeze(-1)).diagonal(dim1=1, dim2=2).any()
-
-
-@every_objective
-@given(batch=batches())
-def test_left_out_rows_change_nothing(objective: Any, batch: Batch) -> None:
-    some = losses_and_gradient(batch, objective)
-    with all_rows():
-        everything = losses_and_gradient(batch, objective)
-    torch.testing.assert_close(some, everything, rtol=1e-9, atol=1e-9)
-
-
-@contextmanager
-def all_rows() -> Iterator[None]:
-    """As on a GPU, where rows that are no anchor are computed too."""
-    with patch("clipo_ops._contrastive.loss.readable_rows", return_value=None):
-        yield
+    assert (~idle).sum() == oracles.contrastive_anchors(batch.success, batch.ids, scope=scope).sum()
+    assert not (candidates & ~idle.unsqueeze(-1)).diagonal(dim1=-2, dim2=-1).any()
 
 
 @pytest.mark.parametrize("objective", [infonce, *EXACT])
@@ -181,7 +158,7 @@ def test_logits_of_no_candidate_may_be_anything(objective: Any, others: list[boo
     positives = torch.tensor([True, *others])
     logits = -torch.rand(len(positives)) * 30
     hidden = torch.tensor([1.0, torch.nan, torch.inf, -torch.inf])
-    wide = torch.cat([logits, hidden]).requires_grad_()
+    extended = torch.cat([logits, hidden]).requires_grad_()
     shown = torch.cat([torch.ones_like(positives), torch.zeros(4, dtype=torch.bool)])
     chosen = torch.cat([positives, torch.zeros(4, dtype=torch.bool)])
 
@@ -190,8 +167,8 @@ def test_logits_of_no_candidate_may_be_anything(objective: Any, others: list[boo
         loss: Tensor = objective(*row)
         return loss
 
-    loss = drawn(wide, chosen, shown)
+    loss = drawn(extended, chosen, shown)
     torch.testing.assert_close(loss, drawn(logits, positives, torch.ones_like(positives)))
-    (grad,) = torch.autograd.grad(loss, wide)
+    (grad,) = torch.autograd.grad(loss, extended)
     assert (grad[len(logits) :] == 0).all()
     assert grad.isfinite().all()

@@ -1,4 +1,4 @@
-"""Scopes beyond the group, other similarities, anchors and floors; and the tiles that whole batches go through."""
+"""Scopes beyond the group, other similarities, anchors and offsets; and the tiles that whole batches go through."""
 
 from functools import partial
 from typing import Any
@@ -29,9 +29,14 @@ OPTIONS = st.fixed_dictionaries(
 every_whole_scope = pytest.mark.parametrize("scope", ["cross", "batch"])
 
 
+def set_rows(monkeypatch: pytest.MonkeyPatch, rows: int, columns: int) -> None:
+    """Tiles of so many rows in float64, for a batch of so many rollouts."""
+    monkeypatch.setattr(_tiles, "BUDGET", rows * columns * 8)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tiles, "ROWS", 3)
+    set_rows(monkeypatch, 3, 16)
 
 
 # --- agreement with the oracle
@@ -56,8 +61,10 @@ def test_anchors_have_a_positive_and_a_candidate_that_is_none(batch: Batch, opti
 @every_scope
 @pytest.mark.parametrize("objective", [supcon_out, supcon_in], ids=lambda f: f.__name__)
 @given(batch=batches(), temperature=TEMPERATURES)
-def test_less_the_floor_a_loss_is_at_least_0(objective: Any, scope: str, batch: Batch, temperature: float) -> None:
-    options = {"temperature": temperature, "scope": scope, "floor": "log_positives"}
+def test_less_its_lower_bound_a_loss_is_at_least_0(
+    objective: Any, scope: str, batch: Batch, temperature: float
+) -> None:
+    options = {"temperature": temperature, "scope": scope, "offset": "log_positives"}
     actual = losses(batch, objective, **options)
     assert_same(actual, oracle(batch, objective, **options), atol=1e-9 / temperature)
     assert (actual >= -1e-9).all()
@@ -119,7 +126,7 @@ def test_neither_order_nor_the_form_of_groups_matters(scope: str, batch: Batch, 
 
 @every_objective
 @given(batch=anchored_batches())
-def test_swapping_right_and_wrong_does_not_change_all_anchors(objective: Any, batch: Batch) -> None:
+def test_swapping_correct_and_incorrect_does_not_change_all_anchors(objective: Any, batch: Batch) -> None:
     swapped = batch._replace(success=~batch.success)
     assert_same(losses(swapped, objective, anchors="all"), losses(batch, objective, anchors="all"))
 
@@ -169,7 +176,7 @@ def test_the_positives_of_tiles_are_drawn_once(
     """Tiles draw what one tile does; so a gradient of other positives than the value's would differ."""
 
     def call(tile: int) -> tuple[Tensor, ...]:
-        monkeypatch.setattr(_tiles, "ROWS", tile)
+        set_rows(monkeypatch, tile, 20)
         torch.manual_seed(5)
         generator = torch.Generator().manual_seed(6)
         objective = partial(infonce, generator=generator) if own else infonce
@@ -200,23 +207,11 @@ def test_a_sampled_gradient_is_that_of_the_sampled_value(seed: int) -> None:
 
 @every_whole_scope
 @pytest.mark.parametrize("reduction", ["none", "mean"])
-def test_memory_is_rollouts_times_tile(scope: Any, reduction: Any) -> None:
+def test_memory_is_rollouts_times_tile(scope: Any, reduction: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_rows(monkeypatch, 100, 1024)
     largest, ids = LargestTensor(), torch.arange(1024) // 8
     embeddings = noise(0, 1024, 4).requires_grad_()
     with largest:
         loss = contrastive_loss(embeddings, ids % 8 < 3, ids, objective=supcon_out, scope=scope, reduction=reduction)
         loss.sum().backward()
-    assert largest.numel == 1024 * _tiles.ROWS
-
-
-@every_whole_scope
-def test_an_eager_call_on_a_cpu_spends_no_row_on_what_is_no_anchor(scope: Any) -> None:
-    rows: list[int] = []
-
-    def counted(logits: Tensor, positives: Tensor, candidates: Tensor) -> Tensor:
-        rows.append(len(logits))
-        return supcon_out(logits, positives, candidates)
-
-    success, ids = torch.arange(1000) % 10 < 2, torch.arange(1000) // 10
-    contrastive_loss(noise(0, 1000, 4), success, ids, objective=counted, scope=scope)
-    assert rows == [_tiles.ROWS, 200 - _tiles.ROWS]
+    assert largest.numel == 1024 * 100

@@ -13,7 +13,7 @@ from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 from pytorch_metric_learning.reducers import DoNothingReducer
 from torch import Tensor
 
-from clipo_ops import contrastive_loss, decoupled, supcon_out
+from clipo_ops import contrastive_loss, sincere, supcon_out
 
 from ..ops.helpers import assert_same, gradients
 from ..ops.strategies import Batch, anchored_batches
@@ -44,7 +44,7 @@ def ntxent(batch: Batch, scope: str, temperature: float) -> Callable[[Tensor], T
     return per_rollout
 
 
-PEERS = {"supcon_out": (supcon_out, supcon), "decoupled": (decoupled, ntxent)}
+PEERS = {"supcon_out": (supcon_out, supcon), "sincere": (sincere, ntxent)}
 
 
 @pytest.mark.parametrize("scope", ["cross", "batch"])
@@ -118,7 +118,7 @@ def test_ntxent_has_a_largest_loss_without_a_gradient_there() -> None:
     assert gradient.abs().max() < 1e-3
 
     def ours(x: Tensor) -> Tensor:
-        options = {"objective": decoupled, "temperature": 0.01, "reduction": "none"}
+        options = {"objective": sincere, "temperature": 0.01, "reduction": "none"}
         return contrastive_loss(x, SUCCESS, ONE_GROUP, **options)[0]
 
     value, gradient = gradients(ours, embeddings)

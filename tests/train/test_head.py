@@ -73,7 +73,7 @@ def test_a_frozen_head_stays_as_it_was_drawn() -> None:
 
 @pytest.mark.parametrize("scope", ["group", "cross", "batch"])
 def test_an_mlp_learns_at_every_scope_and_is_restored(scope: Any) -> None:
-    config = dataclasses.replace(CONFIG, head="mlp", scope=scope, similarity="l2", loss_floor="log_positives")
+    config = dataclasses.replace(CONFIG, head="mlp", scope=scope, similarity="l2", offset="log_positives")
     subject, losses = head(config), []
     for _ in range(30):
         subject.step(*batch())

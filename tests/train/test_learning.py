@@ -87,7 +87,7 @@ ALGORITHMS = {
     "rloo": ["--loss.advantages", "rloo", "--loss.surrogate", "policy_gradient"],
     "opo": ["--loss.advantages", "opo", "--clipo.objective", "centroid"],
     "maxrl": ["--loss.advantages", "maxrl", "--clipo.scope", "cross"],
-    "gpg": ["--loss.advantages", "gpg", "--clipo.objective", "decoupled", "--clipo.head", "mlp"],
+    "gpg": ["--loss.advantages", "gpg", "--clipo.objective", "sincere", "--clipo.head", "mlp"],
 }
 
 

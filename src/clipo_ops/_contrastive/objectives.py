@@ -9,25 +9,27 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
-from clipo_ops._numerics import as_numbers, at_least_float32, rounded
+from clipo_ops._numerics import at_least_float32, rounded
 from clipo_ops._typing import shaped
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """A contrastive objective: one loss per anchor, from a row of logits against its candidates.
+    """A contrastive objective: the loss of each anchor, given a row of logits against its candidates.
 
-    It must reduce the last axis and treat every row on its own. `contrastive_loss` calls it with logits in at least
-    float32, the positives among the candidates, and the candidates. A logit is (similarity - 1) / temperature: minus a
-    distance over the temperature, at most 0, so that exponentials never overflow; the shift by a constant is nothing to
-    an objective that compares candidates. Rows that are no anchor are left out on a CPU (there may be no row at all);
-    compiled or on a GPU they are shown as all-zero logits with every column positive, and their result is thrown away.
-    So there is at least one positive in every row.
+    It reduces the last axis and treats every row on its own. A logit is (similarity - 1) / temperature, at most 0, so
+    that exponentials never overflow; objectives that compare candidates are invariant to this shift. Logits are in at
+    least float32, and a row's positives are among its candidates.
 
-    A row may come twice, in tiles whose gradient is computed anew. An objective that draws gets the same numbers then,
-    if it draws from the device's default generator or from one bound by `functools.partial`.
+    Rows are the same on every device: one for each rollout. A rollout that is not an anchor has a row of zeros in
+    which every column is a candidate and a positive; its result is discarded. The objective and its gradient should be
+    finite there if it has parameters.
+
+    An objective may be a closure or a module with parameters, which get their gradient in every scope. In scopes
+    `"cross"` and `"batch"` it runs once more on each tile in the backward pass, and must then compute the same. Draws
+    from torch's generators are repeated, wherever the generators come from; other random numbers are not.
     """
 
     def __call__(
@@ -47,18 +49,18 @@ def infonce(
     *,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "*anchors"]:
-    r"""InfoNCE against one positive $p$, drawn uniformly for every anchor.
+    r"""Returns the InfoNCE loss against one positive $p$, drawn uniformly for each anchor.
 
     $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - s_{ip}, \qquad p \sim U(P_i)$$
 
-    Its expectation over the draw is `supcon_out`; the draw is most of the variance between correct rollouts, so
-    prefer `supcon_out` where the paper's exact recipe does not matter.
+    Its expectation over the draw is `supcon_out`. The draw causes most of the variance between correct rollouts, so
+    prefer `supcon_out` unless you need the paper's exact recipe.
 
     Args:
         logits: $s$, (similarity - 1) / temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
+        positives: $P_i$; at least one per row, all of them candidates.
         candidates: $C_i$; never the anchor itself.
-        generator: Where the draw comes from; the device's default generator when None. Give one with
+        generator: Source of the draw; the device's default generator when None. Pass one with
             `functools.partial(infonce, generator=g)`, and save its state with your checkpoint.
 
     Returns:
@@ -72,12 +74,10 @@ def infonce(
         >>> infonce(logits, torch.tensor([[True, False]]), torch.tensor([[True, True]]))
         tensor([0.1269])
     """
-    place = positives.cumsum(-1, dtype=torch.int32)
-    count = positives.sum(-1, keepdim=True, dtype=torch.int32)
-    draw = torch.rand_like(count, dtype=torch.float32, generator=generator)
-    drawn = torch.searchsorted(place, (draw * count).int() + 1)  # draw * count < count, also when rounded
-    chosen = at_least_float32(logits).gather(-1, drawn).squeeze(-1)
-    return rounded(_shown(logits, candidates).logsumexp(-1) - chosen, logits.dtype)
+    exact = at_least_float32(logits)
+    drawn = _draw_one(positives, generator)
+    loss = _log_sum_exp(exact, candidates) - exact.gather(-1, drawn).squeeze(-1)
+    return rounded(loss, logits.dtype)
 
 
 @shaped
@@ -86,16 +86,16 @@ def supcon_out(
     positives: Bool[Tensor, "*anchors candidates"],
     candidates: Bool[Tensor, "*anchors candidates"],
 ) -> Float[Tensor, "*anchors"]:
-    r"""Supervised contrastive loss, mean over positives outside the logarithm.
+    r"""Returns the supervised contrastive loss with the mean over positives outside the logarithm.
 
     $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - \frac{1}{|P_i|} \sum_{p \in P_i} s_{ip}$$
 
-    The exact expectation of `infonce` over its draw, without the draw's noise. At least $\log |P_i|$: the other
-    positives stay in the denominator.
+    It is the exact expectation of `infonce` over its draw. The other positives stay in the denominator, so that it is
+    at least $\log |P_i|$.
 
     Args:
         logits: $s$, (similarity - 1) / temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
+        positives: $P_i$; at least one per row, all of them candidates.
         candidates: $C_i$; never the anchor itself.
 
     Returns:
@@ -109,8 +109,9 @@ def supcon_out(
         >>> supcon_out(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.9076])
     """
-    shown = _shown(logits, candidates)
-    return rounded(shown.logsumexp(-1) - _mean(shown, positives), logits.dtype)
+    exact = at_least_float32(logits)
+    loss = _log_sum_exp(exact, candidates) - _mean(exact, positives)
+    return rounded(loss, logits.dtype)
 
 
 @shaped
@@ -119,13 +120,13 @@ def supcon_in(
     positives: Bool[Tensor, "*anchors candidates"],
     candidates: Bool[Tensor, "*anchors candidates"],
 ) -> Float[Tensor, "*anchors"]:
-    r"""Supervised contrastive loss, mean over positives inside the logarithm.
+    r"""Returns the supervised contrastive loss with the mean over positives inside the logarithm.
 
     $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - \log \frac{1}{|P_i|} \sum_{p \in P_i} e^{s_{ip}}$$
 
     Args:
         logits: $s$, (similarity - 1) / temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
+        positives: $P_i$; at least one per row, all of them candidates.
         candidates: $C_i$; never the anchor itself.
 
     Returns:
@@ -139,9 +140,9 @@ def supcon_in(
         >>> supcon_in(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.7875])
     """
-    shown = _shown(logits, candidates)
-    loss = shown.logsumexp(-1) - _only(shown, positives).logsumexp(-1)
-    return rounded(loss + positives.sum(-1).to(loss.dtype).log(), logits.dtype)
+    exact = at_least_float32(logits)
+    log_mean_exp = _log_sum_exp(exact, positives) - positives.sum(-1).to(exact.dtype).log()
+    return rounded(_log_sum_exp(exact, candidates) - log_mean_exp, logits.dtype)
 
 
 @shaped
@@ -150,17 +151,17 @@ def soft_nearest_neighbor(
     positives: Bool[Tensor, "*anchors candidates"],
     candidates: Bool[Tensor, "*anchors candidates"],
 ) -> Float[Tensor, "*anchors"]:
-    r"""Soft nearest neighbour loss: how likely a neighbour drawn by similarity is a positive.
+    r"""Returns the soft nearest neighbour loss: minus the log-probability that a neighbour is a positive.
 
     $$L_i = \log \sum_{a \in C_i} e^{s_{ia}} - \log \sum_{p \in P_i} e^{s_{ip}}$$
 
     Args:
         logits: $s$, (similarity - 1) / temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
+        positives: $P_i$; at least one per row, all of them candidates.
         candidates: $C_i$; never the anchor itself.
 
     Returns:
-        One loss per anchor, at least 0: its floor does not grow with the number of positives.
+        One loss per anchor, at least 0 however many positives it has.
 
     Source:
         Soft nearest neighbor loss (arXiv 1902.01889, eq. 1).
@@ -170,44 +171,82 @@ def soft_nearest_neighbor(
         >>> soft_nearest_neighbor(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.0943])
     """
-    shown = _shown(logits, candidates)
-    return rounded(shown.logsumexp(-1) - _only(shown, positives).logsumexp(-1), logits.dtype)
+    exact = at_least_float32(logits)
+    loss = _log_sum_exp(exact, candidates) - _log_sum_exp(exact, positives)
+    return rounded(loss, logits.dtype)
 
 
 @shaped
-def decoupled(
+def sincere(
     logits: Float[Tensor, "*anchors candidates"],
     positives: Bool[Tensor, "*anchors candidates"],
     candidates: Bool[Tensor, "*anchors candidates"],
 ) -> Float[Tensor, "*anchors"]:
-    r"""Contrastive loss of each positive against the negatives only, mean over positives.
+    r"""Returns the SINCERE loss: each positive against the negatives $N_i = C_i \setminus P_i$, mean over positives.
 
-    $$L_i = \frac{1}{|P_i|} \sum_{p \in P_i} \Big[\log \Big(e^{s_{ip}} + \sum_{n \in C_i \setminus P_i} e^{s_{in}}\Big)
-    - s_{ip}\Big]$$
+    $$L_i = \frac{1}{|P_i|} \sum_{p \in P_i} \Big[\log \Big(e^{s_{ip}} + \sum_{n \in N_i} e^{s_{in}}\Big) -
+    s_{ip}\Big] = -\frac{1}{|P_i|} \sum_{p \in P_i} \log \sigma \Big(s_{ip} - \log \sum_{n \in N_i} e^{s_{in}}\Big)$$
 
-    `supcon_out` with the other positives taken out of the denominator: correct rollouts no longer push each other
-    away, and perfect clusters reach the same loss however many positives they have.
+    `supcon_out` without the other positives in the denominator: correct rollouts do not push each other away, and
+    perfect clusters reach the same loss however many positives they have.
 
     Args:
         logits: $s$, (similarity - 1) / temperature.
-        positives: $P_i$; at least one per row, and a subset of `candidates`.
+        positives: $P_i$; at least one per row, all of them candidates.
         candidates: $C_i$; never the anchor itself.
 
     Returns:
-        One loss per anchor, at least 0: its floor does not grow with the number of positives. 0 without a negative.
+        One loss per anchor, at least 0 however many positives it has; 0 without a negative.
 
     Source:
-        After decoupled contrastive learning (arXiv 2110.06848), which drops $p$ itself from the denominator as well,
-        so that its loss has no lower bound.
+        SINCERE: supervised information noise-contrastive estimation revisited (arXiv 2309.14277, figure 1).
 
     Examples:
         >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
-        >>> decoupled(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
+        >>> sincere(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([0.2201])
     """
-    shown = _shown(logits, candidates)
-    negatives = _only(shown, positives.logical_not()).logsumexp(-1, keepdim=True)
-    return rounded(_mean(softplus(negatives - shown, threshold=40), positives), logits.dtype)
+    exact = at_least_float32(logits)
+    negatives = _log_sum_exp(exact, candidates & positives.logical_not())
+    margins = torch.where(positives, exact, 0) - negatives.unsqueeze(-1)
+    loss = -_mean(logsigmoid(margins), positives)
+    return rounded(loss, logits.dtype)
+
+
+@shaped
+def dcl(
+    logits: Float[Tensor, "*anchors candidates"],
+    positives: Bool[Tensor, "*anchors candidates"],
+    candidates: Bool[Tensor, "*anchors candidates"],
+) -> Float[Tensor, "*anchors"]:
+    r"""Returns the decoupled contrastive loss: no positive in the denominator, only the negatives $C_i \setminus P_i$.
+
+    $$L_i = \log \sum_{n \in C_i \setminus P_i} e^{s_{in}} - \frac{1}{|P_i|} \sum_{p \in P_i} s_{ip}$$
+
+    The gradient of a positive does not vanish as it comes closer. The loss has no lower bound, so it trains a head but
+    makes a poor reward: rewards above 0 could outweigh the outcome.
+
+    Args:
+        logits: $s$, (similarity - 1) / temperature.
+        positives: $P_i$; at least one per row, all of them candidates.
+        candidates: $C_i$; never the anchor itself.
+
+    Returns:
+        One loss per anchor, of either sign; at most that of `sincere`. 0 without a negative.
+
+    Source:
+        Decoupled contrastive learning (arXiv 2110.06848), formula as in github.com/raminnakhli's
+        Decoupled-Contrastive-Learning. Theirs has one positive; with several we take the mean, as `supcon_out` does.
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, 1.0, 0.0]])
+        >>> dcl(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
+        tensor([-1.5000])
+    """
+    exact = at_least_float32(logits)
+    negatives = candidates & positives.logical_not()
+    loss = _log_sum_exp(exact, negatives) - _mean(exact, positives)
+    return rounded(torch.where(negatives.any(-1), loss, 0), logits.dtype)
 
 
 @shaped
@@ -216,19 +255,19 @@ def centroid(
     positives: Bool[Tensor, "*anchors candidates"],
     candidates: Bool[Tensor, "*anchors candidates"],
 ) -> Float[Tensor, "*anchors"]:
-    r"""The distance to the mean of the other correct rollouts; wrong ones take no part.
+    r"""Returns the distance to the mean of the other correct rollouts; incorrect ones play no part.
 
     $$L_i = -\frac{1}{|P_i|} \sum_{p \in P_i} s_{ip} = \frac{1 - \hat z_i \cdot \bar z}{\tau}, \qquad
     \bar z = \frac{1}{|P_i|} \sum_{p \in P_i} \hat z_p$$
 
-    The second form is that of cosine logits as `contrastive_loss` makes them, $\hat z$ being embeddings of length one.
-    As the only objective here it can be driven to 0 by equal embeddings for all: it is a measure rather than something
-    to train a head on.
+    The second form holds for the cosine logits of `contrastive_loss`, with embeddings $\hat z$ of length one. Equal
+    embeddings for all rollouts reduce this loss to 0, which no other objective here allows: use it to measure, not to
+    train a head.
 
     Args:
         logits: $s$, (similarity - 1) / temperature.
         positives: $P_i$; at least one per row.
-        candidates: Takes no part.
+        candidates: Ignored.
 
     Returns:
         One loss per anchor, at least 0 for logits at most 0.
@@ -242,21 +281,23 @@ def centroid(
         >>> centroid(logits, torch.tensor([[True, True, False]]), torch.tensor([[True, True, True]]))
         tensor([1.5000])
     """
-    return rounded(-_mean(_shown(logits, positives), positives), logits.dtype)
+    return rounded(-_mean(at_least_float32(logits), positives), logits.dtype)
 
 
-_LOWEST = -1e30  # of which 0 times is 0, and e to it too
+def _log_sum_exp(logits: Tensor, mask: Tensor) -> Tensor:
+    """Over what is in a mask; the lowest finite number where nothing is, so that gradients stay finite."""
+    return logits.masked_fill(mask.logical_not(), torch.finfo(logits.dtype).min).logsumexp(-1)
 
 
-def _shown(logits: Tensor, candidates: Tensor) -> Tensor:
-    return torch.where(candidates, at_least_float32(logits), _LOWEST)
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, values, 0).sum(-1) / mask.sum(-1)
 
 
-def _only(shown: Tensor, mask: Tensor) -> Tensor:
-    """What is shown and in a mask, by arithmetic: on a CPU `where` is a branch, and verdicts are hard to predict."""
-    return torch.add(shown, as_numbers(mask, shown.dtype) - 1, alpha=-_LOWEST)
-
-
-def _mean(shown: Tensor, mask: Tensor) -> Tensor:
-    weights = as_numbers(mask, shown.dtype)
-    return (shown * weights).sum(-1) / weights.sum(-1)
+def _draw_one(mask: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The number of one column that is in a mask, for each row."""
+    count = mask.sum(-1, keepdim=True, dtype=torch.int32)
+    uniform = torch.rand_like(count, dtype=torch.float32, generator=generator)
+    rank = (uniform * count).int() + 1  # from 1 to count: a product with a number below 1 never rounds up to count
+    return torch.searchsorted(
+        mask.cumsum(-1, dtype=torch.int32), rank
+    )  # the first column up to which there are so many

@@ -1,166 +1,102 @@
 """Losses of rollouts against all others, a tile of rows at a time.
 
-Of the rollouts x rollouts matrix only a tile of `ROWS` rows exists at any time, in backward too.
+Of the rollouts x rollouts matrix only one tile exists at any time, in backward too, which computes it anew.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Generator, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from clipo_ops._kernels.gram import inverse_norms
 from clipo_ops._numerics import at_least_float32
 
-ROWS = 128
+BUDGET = 2**26  # bytes of a tile's cosines; an objective and its gradient take several times as much
 
 
-# Cosines of some rows with all columns, and the numbers of these rows -> their losses.
+# Cosines of some rows with all columns, and the numbers of these rows -> the rows' losses.
 RowLosses: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
-def readable_rows(active: Tensor) -> Tensor | None:
-    """The numbers of active rows where finding them makes nobody wait: on a CPU, outside `torch.compile`."""
-    if torch.compiler.is_compiling() or active.device.type != "cpu" or type(active) is not Tensor:
-        return None  # the last is a fake one, which has no contents
-    return active.nonzero().squeeze(1)
-
-
-def tiled_losses(
-    embeddings: Tensor, row_losses: RowLosses, order: Tensor | None, objective: object, *, total: bool
-) -> Tensor:
-    """The losses that come of each row of cosines between all embeddings, or their sum.
-
-    Given the numbers of some rows, only these are computed; the others have loss 0.
-
-    The sum has its gradient computed along with it, tile by tile, and kept: as much memory as the embeddings. The
-    gradient of single losses is not known before their weights are, so backward does the tiles anew, with the same
-    random numbers. Compiled, both do.
-    """
+def tiled_losses(embeddings: Tensor, row_losses: RowLosses) -> Tensor:
+    """`row_losses` of the cosines between all embeddings, in at least float32."""
     vectors = at_least_float32(embeddings)
-    if order is None:
-        order = torch.arange(len(vectors), device=vectors.device)
-    if torch.compiler.is_compiling():
-        units = vectors * inverse_norms(vectors)
-        each = torch.cat(
-            [
-                checkpoint(partial(_tile, row_losses=row_losses, rows=rows), units, use_reentrant=False)
-                for rows in _split(order)
-            ]
-        )
-        return each.sum() if total else each
-    result: Tensor
-    if total:
-        result = _Total.apply(vectors, order, row_losses)  # type: ignore[no-untyped-call]
-    else:
-        generators = _generators(objective, vectors.device)
-        result = _Each.apply(vectors, order, row_losses, generators)  # type: ignore[no-untyped-call]
+    units = vectors * inverse_norms(vectors)
+    columns = len(units)
+    rows = max(1, BUDGET // (units.element_size() * max(1, columns)))
+    tiles = zip(units.split(rows), torch.arange(columns, device=units.device).split(rows), strict=True)
+    return torch.cat([_recomputed(partial(_tile, row_losses), anchors, units, numbers) for anchors, numbers in tiles])
+
+
+def _tile(row_losses: RowLosses, anchors: Tensor, units: Tensor, numbers: Tensor) -> Tensor:
+    cosines: Tensor = _Products.apply(anchors, units)  # type: ignore[no-untyped-call]
+    return row_losses(cosines, numbers)
+
+
+def _recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """A function's result, whose backward runs the function anew and draws the same random numbers in it.
+
+    `checkpoint` itself replays the default generators; others are noticed where they are drawn from.
+    """
+    contexts: dict[str, Any] = {}
+    if not torch.compiler.is_compiling():
+        seen = _SeenGenerators()
+        contexts["context_fn"] = lambda: (seen, _Replayed(seen.states))
+    result: Tensor = checkpoint(function, *inputs, use_reentrant=False, **contexts)
     return result
 
 
-def _split(order: Tensor) -> list[Tensor]:
-    """Every tile's rows. Only compares their number, so that a dynamic graph serves every number within a tile."""
-    starts = [0]
-    while starts[-1] + ROWS < len(order):
-        starts.append(starts[-1] + ROWS)
-    return [order.narrow(0, start, min(ROWS, len(order) - start)) for start in starts]
-
-
-def _tile(units: Tensor, row_losses: RowLosses, rows: Tensor) -> Tensor:
-    with torch.autocast(units.device.type, enabled=False):
-        return row_losses(units.index_select(0, rows) @ units.mT, rows)
-
-
-def _all_tiles(vectors: Tensor, order: Tensor, row_losses: RowLosses) -> Tensor:
-    units = vectors * inverse_norms(vectors)
-    return _placed([_tile(units, row_losses, rows) for rows in _split(order)], order, len(units))
-
-
-def _with_gradient(vectors: Tensor, order: Tensor, row_losses: RowLosses, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The losses, and the gradient of their weighted sum."""
-    scale = inverse_norms(vectors)
-    units = vectors * scale
-    losses, gradient = [], torch.zeros_like(units)
-    with torch.autocast(units.device.type, enabled=False):
-        for rows in _split(order):
-            anchors = units.index_select(0, rows)
-            cosines = (anchors @ units.mT).requires_grad_()
-            with torch.enable_grad():
-                loss = row_losses(cosines, rows)
-            (slope,) = torch.autograd.grad(loss, cosines, weights.index_select(0, rows))
-            losses.append(loss.detach())
-            del loss, cosines
-            gradient.index_add_(0, rows, slope @ units)
-            gradient.addmm_(slope.mT, anchors)
-        along = torch.linalg.vecdot(gradient, units).unsqueeze(1)  # the length of a vector does not matter
-    gradient.addcmul_(units, along, value=-1).mul_(scale)
-    return _placed(losses, order, len(units)), gradient
-
-
-def _placed(losses: list[Tensor], order: Tensor, rows: int) -> Tensor:
-    each = torch.cat(losses)
-    return each.new_zeros(rows).index_copy_(0, order, each)
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, order: Tensor, row_losses: RowLosses) -> Tensor:
-        if not ctx.needs_input_grad[0]:
-            return _all_tiles(vectors, order, row_losses).sum()
-        losses, gradient = _with_gradient(vectors, order, row_losses, vectors.new_ones(len(vectors)))
-        ctx.save_for_backward(gradient)
-        return losses.sum()
+class _Products(torch.autograd.Function):
+    """`rows @ columns.mT`, in full precision under autocast, in backward too."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None
-
-
-class _Each(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, vectors: Tensor, order: Tensor, row_losses: RowLosses, generators: list[torch.Generator]
-    ) -> Tensor:
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(vectors, order)
-            ctx.row_losses = row_losses
-            ctx.states = [(generator, generator.get_state()) for generator in generators]
-        return _all_tiles(vectors, order, row_losses)
+    def forward(rows: Tensor, columns: Tensor) -> Tensor:
+        with torch.autocast(rows.device.type, enabled=False):
+            return rows @ columns.mT
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        vectors, order = ctx.saved_tensors
-        with _replayed(ctx.states):
-            return _with_gradient(vectors, order, ctx.row_losses, grads[0])[1], None, None, None
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        rows, columns = ctx.saved_tensors
+        with torch.autocast(rows.device.type, enabled=False):
+            return grads[0] @ columns, grads[0].mT @ rows
 
 
-def _generators(objective: object, device: torch.device) -> list[torch.Generator]:
-    """Where an objective may draw from: the device's default generator, and those bound by `functools.partial`."""
-    bound: list[object] = []
-    if isinstance(objective, partial):
-        bound = [*objective.args, *objective.keywords.values()]
-    if device.type == "cpu":
-        default = [torch.default_generator]
-    else:
-        default = list(getattr(torch.get_device_module(device), "default_generators", ()))[device.index :][:1]
-    return default + [value for value in bound if isinstance(value, torch.Generator)]
+class _SeenGenerators(TorchDispatchMode):
+    """Keeps the state of every generator as it was before the first draw from it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.states: dict[Generator, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        for value in (*args, *(kwargs or {}).values()):
+            if isinstance(value, Generator) and value not in self.states:
+                self.states[value] = value.get_state()
+        return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def _replayed(states: list[tuple[torch.Generator, Tensor]]) -> Iterator[None]:
-    """Generators give again what they gave after these states; afterwards they go on where they were."""
-    now = [(generator, generator.get_state()) for generator, _ in states]
-    try:
-        for generator, state in states:
-            generator.set_state(state)
-        yield
-    finally:
-        for generator, state in now:
-            generator.set_state(state)
+class _Replayed:
+    """Sets generators back to earlier states; afterwards they go on where they were."""
+
+    def __init__(self, states: dict[Generator, Tensor]) -> None:
+        self.states = states
+
+    def __enter__(self) -> None:
+        self.now = {generator: generator.get_state() for generator in self.states}
+        _set(self.states)
+
+    def __exit__(self, *error: object) -> None:
+        _set(self.now)
+
+
+def _set(states: dict[Generator, Tensor]) -> None:
+    for generator, state in states.items():
+        generator.set_state(state)

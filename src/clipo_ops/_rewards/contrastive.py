@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clipo_ops._contrastive.loss import Floor, Scope, Similarity, contrastive_loss
+from clipo_ops._contrastive.loss import Offset, Scope, Similarity, contrastive_loss
 from clipo_ops._contrastive.objectives import Objective, infonce
 from clipo_ops._groups import Groups
 from clipo_ops._typing import require, shaped
@@ -59,7 +59,7 @@ def clipo_rewards(
     scope: Scope = "group",
     similarity: Similarity = "cosine",
     temperature: float = 0.05,
-    offset: Floor = "none",
+    offset: Offset = "none",
     weight: float = 0.2,
     floor: float = -0.5,
 ) -> Float[Tensor, " rollouts"]:
@@ -105,7 +105,7 @@ def clipo_rewards(
         scope=scope,
         similarity=similarity,
         temperature=temperature,
-        floor=offset,
+        offset=offset,
         reduction="none",
     )
     return outcome + contrastive_reward(loss, weight=weight, floor=floor).to(outcome.dtype)

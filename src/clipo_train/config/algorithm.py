@@ -68,9 +68,7 @@ class ClipoConfig:
 
     enabled: bool = True
     """False trains by the outcome reward alone: plain GRPO."""
-    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor", "decoupled", "centroid"] = (
-        "infonce"
-    )
+    objective: Literal["infonce", "supcon_out", "supcon_in", "soft_nearest_neighbor", "sincere", "centroid"] = "infonce"
     """Contrastive objective; `infonce` is the paper's."""
     scope: Literal["group", "cross", "batch"] = "group"
     """Where positives and other candidates come from; see `clipo_ops.contrastive_loss`."""
@@ -78,9 +76,9 @@ class ClipoConfig:
     """Of two embeddings."""
     temperature: Positive = 0.05
     """Of the similarities."""
-    loss_floor: Literal["none", "log_positives"] = "none"
-    """`log_positives` takes log |P| off the loss, so that the best possible reward is 0; not for the last three
-    objectives, whose floor is 0."""
+    offset: Literal["none", "log_positives"] = "none"
+    """`log_positives` subtracts log |P| from the loss, so that the best possible reward is 0; not for the last three
+    objectives, whose lower bound is 0."""
     weight: NonNegative = 0.2
     """Lambda: the reward is max(-weight * loss, floor)."""
     floor: Annotated[float, Le(0)] = -0.5

@@ -38,13 +38,23 @@ def supcon_in(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]
 
 
 def soft_nearest_neighbor(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
-    right = math.fsum(map(math.exp, chosen(logits, positives)))
-    return -math.log(right / math.fsum(map(math.exp, chosen(logits, candidates))))
+    correct = math.fsum(map(math.exp, chosen(logits, positives)))
+    return -math.log(correct / math.fsum(map(math.exp, chosen(logits, candidates))))
 
 
-def decoupled(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
-    negatives = chosen(logits, [c and not p for c, p in zip(candidates, positives, strict=True)])
-    return mean([log_sum_exp([s, *negatives]) - s for s in chosen(logits, positives)])
+def negatives(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> list[float]:
+    return chosen(logits, [c and not p for c, p in zip(candidates, positives, strict=True)])
+
+
+def sincere(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
+    others = negatives(logits, positives, candidates)
+    return mean([log_sum_exp([s, *others]) - s for s in chosen(logits, positives)])
+
+
+def dcl(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
+    """One fraction per positive, whose denominator has no positive."""
+    others = math.fsum(map(math.exp, negatives(logits, positives, candidates)))
+    return -mean([math.log(math.exp(s) / others) for s in chosen(logits, positives)])
 
 
 def centroid(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
@@ -57,10 +67,10 @@ def similarity_of(a: Row, b: Row, kind: str) -> float:
 
 def roles(i: int, success: Tensor, groups: Tensor, scope: str) -> tuple[list[int], list[int]]:
     """The positives of a rollout and its candidates."""
-    right, ids = success.tolist(), groups.tolist()
-    others = [j for j in range(len(right)) if j != i]
+    correct, ids = success.tolist(), groups.tolist()
+    others = [j for j in range(len(correct)) if j != i]
     group = [j for j in others if ids[j] == ids[i]]
-    positives = [j for j in (others if scope == "batch" else group) if right[j] == right[i]]
+    positives = [j for j in (others if scope == "batch" else group) if correct[j] == correct[i]]
     return positives, group if scope == "group" else others
 
 
@@ -78,13 +88,13 @@ def contrastive_loss(
     groups: Tensor,
     *,
     objective: Callable[[Row, Sequence[bool], Sequence[bool]], float] = supcon_out,
-    floor: str = "none",
+    offset: str = "none",
     **options: Any,
 ) -> Tensor:
     """The loss of every rollout."""
 
     def row(logits: Row, positives: Sequence[bool], candidates: Sequence[bool]) -> float:
-        least = math.log(sum(positives)) if floor == "log_positives" else 0.0
+        least = math.log(sum(positives)) if offset == "log_positives" else 0.0
         return objective(logits, positives, candidates) - least
 
     return tensor(contrastive_rows(embeddings, success, groups, row, other=0.0, **options))
@@ -116,7 +126,8 @@ CASES = [
     case("supcon_out", "logits=rows positives candidates"),
     case("supcon_in", "logits=rows positives candidates"),
     case("soft_nearest_neighbor", "logits=rows positives candidates"),
-    case("decoupled", "logits=rows positives candidates"),
+    case("sincere", "logits=rows positives candidates"),
+    case("dcl", "logits=rows positives candidates"),
     case("centroid", "logits=rows positives candidates"),
     case("infonce", "logits=rows positives=one_positive candidates"),
     case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.supcon_out),
@@ -124,17 +135,18 @@ CASES = [
     case("contrastive_loss", "embeddings success groups=ordered", objective=clipo_ops.soft_nearest_neighbor),
     case("contrastive_loss", "embeddings success=two_correct groups=ordered", reduction="none"),
     case("contrastive_loss", "embeddings success=two_correct groups=reversed", reduction="sum"),
-    case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.decoupled, similarity="l2"),
+    case("contrastive_loss", "embeddings success groups=layout", objective=clipo_ops.sincere, similarity="l2"),
     case("contrastive_loss", "embeddings success groups=ordered", objective=clipo_ops.centroid, anchors="all"),
     case("contrastive_loss", "embeddings success groups=ids", objective=clipo_ops.supcon_out, scope="cross"),
     case("contrastive_loss", "embeddings success=two_correct groups=reversed", scope="cross", reduction="none"),
     case("contrastive_loss", "embeddings success groups=ids", objective=clipo_ops.supcon_in, scope="batch"),
+    case("contrastive_loss", "embeddings success=two_correct groups=ids", objective=clipo_ops.dcl, scope="cross"),
     case(
         "contrastive_loss",
         "embeddings success groups=layout",
         objective=clipo_ops.supcon_out,
         scope="batch",
-        floor="log_positives",
+        offset="log_positives",
         reduction="none",
     ),
     case("contrastive_anchors", "success groups=layout"),
