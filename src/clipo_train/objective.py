@@ -143,10 +143,13 @@ def policy_loss(
         entropy: Of the policy being updated, with its gradient; None without a bonus for it.
     """
     ratio = log_ratio(logprobs, old_logprobs, mask)
-    surrogate = _surrogate(logprobs, ratio, advantages, mask, config)
-    per_token = surrogate.loss
+    weights = None
     if rollout_logprobs is not None and config.rollout_correction != "none":
-        per_token = per_token * _mismatch_weights(old_logprobs, rollout_logprobs, mask, config)
+        weights = _mismatch_weights(old_logprobs, rollout_logprobs, mask, config)
+    surrogate = _surrogate(logprobs, ratio, advantages, mask, config, weights)
+    per_token = surrogate.loss
+    if weights is not None and config.surrogate != "vespo":  # whose weight takes them in
+        per_token = per_token * weights
     if ref_logprobs is not None and config.kl_in == "loss":
         per_token = per_token + config.kl_weight * _kl(logprobs, ref_logprobs, ratio, config)
     if entropy is not None:
@@ -166,7 +169,12 @@ def _kl(logprobs: Tensor, ref_logprobs: Tensor, token_log_ratio: Tensor, config:
 
 
 def _surrogate(
-    logprobs: Tensor, token_log_ratio: Tensor, advantages: Tensor, mask: Tensor, config: LossConfig
+    logprobs: Tensor,
+    token_log_ratio: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    config: LossConfig,
+    importance_weights: Tensor | None,
 ) -> Surrogate:
     ratio = gspo_token_log_ratio(token_log_ratio, mask) if config.importance == "sequence" else token_log_ratio
     match config.surrogate:
@@ -187,7 +195,7 @@ def _surrogate(
         case "gmpo":
             return geometric_mean_surrogate(token_log_ratio, advantages, mask)
         case "vespo":
-            return vespo_surrogate(logprobs, token_log_ratio, advantages, mask)
+            return vespo_surrogate(logprobs, token_log_ratio, advantages, mask, importance_weights=importance_weights)
         case "dppo":
             return dppo_surrogate(logprobs, token_log_ratio, advantages)
 

@@ -121,6 +121,11 @@ CONFIGURATION = [
         "got 'truncated'",
     ),
     Case(
+        f"{TRAIN} --loss.surrogate vespo --loss.rollout_level sequence",
+        "loss.rollout_level: expected 'token' with loss.surrogate 'vespo', whose weight multiplies the tokens' own, "
+        "got 'sequence'",
+    ),
+    Case(
         f"{TRAIN} --loss.kl_weight 0.1 --loss.kl_estimator k1",
         "loss.kl_estimator: expected another with loss.kl_in 'loss', where the gradient of 'k1' is noise, got 'k1'",
     ),

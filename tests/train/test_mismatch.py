@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from clipo_ops import aggregate, truncated_importance_weights, vespo_surrogate
 from clipo_train.config import LossConfig
 from clipo_train.errors import ConfigError
 from clipo_train.objective import PolicyLoss, policy_loss
@@ -81,6 +82,14 @@ def test_the_correction_weights_the_loss_of_each_token(settings: Any, weights: l
     expected = -torch.tensor(weights) * ADVANTAGES[:, None] / MASK.sum()
     torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(result.loss.detach(), expected.sum(), atol=1e-6, rtol=1e-5)
+
+
+def test_vespo_takes_the_weights_into_its_own() -> None:
+    result, _ = loss(ROLLOUT, surrogate="vespo", rollout_correction="truncated")
+    weights = truncated_importance_weights(LOGPROBS, ROLLOUT, MASK)
+    ratio = torch.zeros_like(LOGPROBS)
+    expected = vespo_surrogate(LOGPROBS, ratio, ADVANTAGES, MASK, importance_weights=weights).loss
+    torch.testing.assert_close(result.loss.detach(), aggregate(expected, MASK))
 
 
 def test_without_log_probabilities_of_the_engine_there_is_nothing_to_correct() -> None:

@@ -225,6 +225,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_path("run_dir", self.run_dir)
         rollout, optimizer = self.rollout, self.optimizer
+        if self.loss.surrogate == "vespo" and self.loss.rollout_level != "token":
+            raise ValueError(
+                "loss.rollout_level: expected 'token' with loss.surrogate 'vespo', whose weight multiplies the tokens' "
+                f"own, got {self.loss.rollout_level!r}"
+            )
         if self.loss.rollout_correction != "none" and rollout.engine == "transformers":
             raise ValueError(
                 "loss.rollout_correction: expected 'none' where the policy itself samples, as by rollout.engine "
