@@ -22,7 +22,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_the_recipes_have_their_defaults_and_presets() -> None:
-    recipes = [row for row in rows("recipes.md") if len(row) == 5 and "(api/losses" in row[1]]
+    recipes = [row for row in rows("recipes.md") if len(row) == 5 and "#clipo_ops." in row[1]]
     assert len(recipes) == 10
     for _, function, defaults, fields, _ in recipes:
         name = re.search(r"#clipo_ops\.(\w+)", function)

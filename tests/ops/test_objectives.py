@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipo_ops import infonce, supcon_out
+from clipo_ops import dcl, infonce, sincere, supcon_out
 
 from . import oracles
 from .contrastive import EXACT, every_objective, every_scope, losses, losses_and_gradient
@@ -26,6 +26,16 @@ def test_an_objective_on_half_precision_logits_is_rounded_once(objective: Any, d
     row = [x[0].tolist() for x in (logits, positives, candidates)]
     exact = oracles.tensor([getattr(oracles, objective.__name__)(*row)])
     assert_rounded(objective(logits, positives, candidates), exact, dtype)
+
+
+@given(seed=SEEDS, gain=st.floats(0, 20))
+def test_dcl_is_below_sincere_and_falls_without_end_as_a_positive_comes_closer(seed: int, gain: float) -> None:
+    logits, candidates = noise(seed, 3, 6), torch.ones(3, 6, dtype=torch.bool)
+    positives = torch.arange(6) < torch.tensor([[1], [2], [5]])
+    lower = dcl(logits, positives, candidates)
+    assert (lower <= sincere(logits, positives, candidates) + 1e-9).all()
+    closer = torch.where(positives, logits + gain, logits)
+    assert_same(dcl(closer, positives, candidates), lower - gain)
 
 
 # --- the sampled positive
