@@ -22,3 +22,13 @@ def log_difference(logprobs: torch.Tensor, others: torch.Tensor) -> torch.Tensor
     """A difference of log-probabilities in at least float32; 0, without a gradient, where both are -inf."""
     new, old = at_least_float32(logprobs), at_least_float32(others)
     return torch.where((new == -torch.inf) & (old == -torch.inf), 0, new - old)
+
+
+def uniform_like(values: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Float32 numbers drawn uniformly from [0, 1), one for each value, whatever the strides.
+
+    `rand_like` takes no generator in older versions of torch, and `rand` none with dynamic shapes.
+    """
+    if generator is None:
+        return torch.rand_like(values, dtype=torch.float32, memory_format=torch.contiguous_format)
+    return torch.rand(values.shape, dtype=torch.float32, device=values.device, generator=generator)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from clipo_ops._numerics import at_least_float32, rounded
+from clipo_ops._numerics import at_least_float32, rounded, uniform_like
 from clipo_ops._typing import shaped
 
 
@@ -296,7 +296,7 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
 def _draw_one(mask: Tensor, generator: torch.Generator | None) -> Tensor:
     """The number of one column that is in a mask, for each row."""
     count = mask.sum(-1, keepdim=True, dtype=torch.int32)
-    uniform = torch.rand_like(count, dtype=torch.float32, generator=generator)
+    uniform = uniform_like(count, generator)
     rank = (uniform * count).int() + 1  # from 1 to count: a product with a number below 1 never rounds up to count
     return torch.searchsorted(
         mask.cumsum(-1, dtype=torch.int32), rank

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clipo_ops._masking import sequence_sum
-from clipo_ops._numerics import at_least_float32
+from clipo_ops._numerics import at_least_float32, uniform_like
 from clipo_ops._surrogates.clipped import clipped_surrogate
 from clipo_ops._surrogates.result import Surrogate, bounded, known, per_token, surrogate
 from clipo_ops._typing import require, shaped
@@ -62,8 +62,7 @@ def clip_cov_surrogate(
     """
     require(0 < fraction <= 1, "fraction", "a number in (0, 1]", fraction)
     require(covariance_high > covariance_low, "covariance_high", "a number above covariance_low", covariance_high)
-    # A draw belongs to a token, whatever the strides.
-    draw = torch.rand_like(log_ratio, dtype=torch.float32, memory_format=torch.contiguous_format, generator=generator)
+    draw = uniform_like(log_ratio, generator)
     loss, ratio, clipped = clipped_surrogate(log_ratio, advantages, epsilon_low=epsilon_low, epsilon_high=epsilon_high)
     covariance = _covariance(logprobs, advantages, mask)
     eligible = mask & clipped.logical_not() & (covariance > covariance_low) & (covariance < covariance_high)
