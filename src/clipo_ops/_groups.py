@@ -180,7 +180,10 @@ def group_moments(values: Shaped[Tensor, "rollouts ..."], groups: Groups) -> Mom
     What is averaged are differences to the group's largest value, not the values: a constant group then has deviations
     of exactly 0, and values that are large next to their spread lose nothing.
     """
-    over_group = group_reducer(groups, len(values))
+    return _moments(values, group_reducer(groups, len(values)))
+
+
+def _moments(values: Tensor, over_group: Reducer) -> Moments:
     known = values.isfinite()
     size = over_group(known.to(values.dtype), "sum")
     largest = over_group(torch.where(known, values.detach(), -torch.inf), "amax")
@@ -211,7 +214,7 @@ def weighted_centered(
     """Values less their group's weighted mean; 0 where a value is not finite, and in a group without weight."""
     over_group = group_reducer(groups, len(values))
     known = values.isfinite()
-    centered = group_moments(values, groups).centered
+    centered = _moments(values, over_group).centered
     weights = torch.where(known, weights, 0)
     total = over_group(weights, "sum")
     weighs = total > 0

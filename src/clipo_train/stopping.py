@@ -13,6 +13,8 @@ from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
+from clipo_train.errors import reason
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PASSED_ON = 1.0
 """Seconds in which a signal may come again that was sent once, as from `torchrun` or `timeout`."""
@@ -63,8 +65,8 @@ def noted_signals() -> Iterator[StopRequest]:
     except Exception as error:  # such as of an engine whose processes had the signal too
         if not request.number:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise Stopped(f"stopped at once, nothing of the current step is saved ({reason})", request.number) from error
+        told = f"stopped at once, nothing of the current step is saved ({reason(error, typed=True)})"
+        raise Stopped(told, request.number) from error
 
 
 def raised_signals() -> AbstractContextManager[None]:

@@ -192,7 +192,7 @@ def test_maxrl_gives_nothing_where_the_mean_is_not_above_zero() -> None:
 
 
 def expected_gradient(estimate: Callable[[Tensor], Tensor], size: int, logit: float) -> float:
-    """Of the sum of advantages times score functions, over all outcomes of a group of Bernoulli rollouts."""
+    """The expected sum of advantages times score functions, over all outcomes of a group of Bernoulli rollouts."""
     p, total = 1 / (1 + math.exp(-logit)), 0.0
     for outcome in itertools.product([0.0, 1.0], repeat=size):
         rewards = torch.tensor(outcome, dtype=torch.float64)

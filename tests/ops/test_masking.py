@@ -17,7 +17,7 @@ every_mode = pytest.mark.parametrize("mode", MODES)
 
 
 def group_tokens(mask: Tensor) -> Tensor:
-    """Of three interleaved groups."""
+    """A batch of three interleaved groups."""
     return group_token_counts(mask, torch.arange(len(mask)) % 3)
 
 

@@ -39,7 +39,7 @@ def test_gmpo_agrees_with_the_oracle_for_any_clip(batch: Tokens, clips: dict[str
 
 
 def test_gmpo_with_unequal_bounds_is_as_in_trl_and_verl() -> None:
-    """The paper clips the ratio to the power of the advantage's sign: e^-.5 = .607 where these have e^-.2 = .819."""
+    """The paper clips the ratio raised to the sign of A: e^-0.5 = 0.607, where these give e^-0.2 = 0.819."""
     d, mask = torch.tensor([[-1.5]]), torch.tensor([[True]])
     ratio = geometric_mean_surrogate(d, torch.tensor([-1.0]), mask, clip_low=0.2, clip_high=0.5).ratio
     assert ratio.item() == pytest.approx(0.8187, abs=1e-4)

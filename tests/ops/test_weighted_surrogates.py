@@ -76,7 +76,7 @@ def test_dppo_lets_a_rare_token_grow_that_ppo_clips_and_stops_a_likely_one() -> 
 
 @pytest.mark.parametrize(("divergence", "moved"), [("tv", 0.15), ("kl", 0.05)])
 def test_dppo_has_the_thresholds_of_its_authors(divergence: str, moved: float) -> None:
-    """From a probability of .5 to .7 the binary KL is .087 and the total variation .2: both are too much."""
+    """From a probability of 0.5 to 0.7 the binary KL is 0.087 and the total variation 0.2; both exceed the defaults."""
     old, new = torch.tensor([[math.log(0.5)]]), torch.tensor([[math.log(0.7)]])
     for advantage, ends in ((1.0, (old, new)), (-1.0, (new, old))):
         before, after = ends

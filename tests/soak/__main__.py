@@ -38,9 +38,9 @@ class Soak:
 
     Args:
         folder: With the bed and, on its disk, the run.
-        steps: Of the run.
+        steps: Length of the run.
         mounted: Its disk is its own.
-        rng: Of the events.
+        rng: Draws the events.
     """
 
     def __init__(self, folder: Path, steps: int, mounted: bool, rng: random.Random):

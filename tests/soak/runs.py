@@ -35,9 +35,9 @@ class Run:
     """`clipo train` in a session of its own, forked from this process, or started from a cold interpreter.
 
     Args:
-        arguments: Of `clipo`.
+        arguments: Command-line arguments of `clipo`.
         cold: Start an interpreter.
-        order: Of `kill_at`: a call at which to die.
+        order: Call at which to die, as `kill_at` takes it.
         largest: Bytes that a file may have.
     """
 

@@ -117,7 +117,7 @@ def contrastive_loss(
         losses = _group_losses(row_losses, embeddings, success, layout, anchor_mask)
     else:
         anchor_mask = contrastive_anchors(success, groups, scope=scope, anchors=anchors)
-        pool = group_numbers(groups if scope == "cross" else _one_group(success))
+        pool = group_numbers(groups) if scope == "cross" else _one_group(success)
         losses = tiled_losses(embeddings, partial(_tile_losses, row_losses, success, pool, anchor_mask))
     if reduction != "none":
         losses = losses.sum()

@@ -298,6 +298,4 @@ def _draw_one(mask: Tensor, generator: torch.Generator | None) -> Tensor:
     count = mask.sum(-1, keepdim=True, dtype=torch.int32)
     uniform = uniform_like(count, generator)
     rank = (uniform * count).int() + 1  # from 1 to count: a product with a number below 1 never rounds up to count
-    return torch.searchsorted(
-        mask.cumsum(-1, dtype=torch.int32), rank
-    )  # the first column up to which there are so many
+    return torch.searchsorted(mask.cumsum(-1, dtype=torch.int32), rank)  # the first column with so many up to it

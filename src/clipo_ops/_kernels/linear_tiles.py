@@ -51,7 +51,7 @@ class LogitTiles:
         return self._scratch[: tile.numel()].view(tile.shape)
 
     def logits(self, tokens: slice, vocab: slice, *, reuse: bool = False) -> Tensor:
-        """A tile, in `kept` or in the work buffer; with `reuse`, what is kept is not computed again."""
+        """Returns a tile of logits; with `reuse`, tiles that `kept` holds are not computed again."""
         hidden, weight = self.hidden[tokens], self.weight[vocab]
         is_kept = int(vocab.stop) <= self.kept.shape[1]
         if is_kept and reuse:

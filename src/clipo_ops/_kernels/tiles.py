@@ -1,6 +1,6 @@
 """Losses of rollouts against all others, a tile of rows at a time.
 
-Of the rollouts x rollouts matrix only one tile exists at any time, in backward too, which computes it anew.
+Only one tile of the rollouts x rollouts matrix exists at any time; the backward pass recomputes each tile.
 """
 
 from collections.abc import Callable

@@ -62,7 +62,7 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float 
 
 
 def top_entropy_mask(entropy: Tensor, mask: Tensor, *, fraction: float = 0.2) -> Tensor:
-    """Of n valid tokens, those that fewer than floor((n - 1) fraction) + 1 others exceed."""
+    """The valid tokens, n in all, that fewer than floor((n - 1) fraction) + 1 others exceed."""
     valid = [value for row in zip(entropy.tolist(), mask.tolist(), strict=True) for value in chosen(*row)]
     number = math.floor((len(valid) - 1) * fraction) + 1
     rows = zip(entropy.tolist(), mask.tolist(), strict=True)
